@@ -1,0 +1,66 @@
+#include "cache.h"
+
+#include "cleanup.h"
+#include "fail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char CACHE[] = "/etc/ld.so.cache";
+#define BYTES (64L << 20)
+
+/* The text that is being collected, up to the next NUL. The loader can't open a path of PATH_MAX or more bytes: of a
+ * longer text only the end can matter. */
+struct collector {
+    see_path *see;
+    void *context;
+    size_t length;
+    char text[2 * PATH_MAX + 1];
+};
+
+static void keep_end(struct collector *collector) {
+    memmove(collector->text, collector->text + PATH_MAX, PATH_MAX);
+    collector->length = PATH_MAX;
+}
+
+static void finish(struct collector *collector) {
+    collector->text[collector->length] = '\0';
+    for (char *slash = strchr(collector->text, '/'); slash; slash = strchr(slash + 1, '/'))
+        collector->see(collector->context, slash);
+    collector->length = 0;
+}
+
+static void take(struct collector *collector, const char *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (!bytes[i]) {
+            finish(collector);
+            continue;
+        }
+        if (collector->length == sizeof collector->text - 1)
+            keep_end(collector);
+        collector->text[collector->length++] = bytes[i];
+    }
+}
+
+void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
+    cleanup_close int fd = rootfs_resolve(rootfs, CACHE, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    struct stat facts;
+    if (fd < 0 || fstat(fd, &facts) < 0 || !S_ISREG(facts.st_mode))
+        return;
+    static struct collector collector;
+    collector = (struct collector){.see = see, .context = context};
+    static char bytes[65536];
+    ssize_t got = 0;
+    /* It may be in a volume and grow while it is read: what counts is what comes, not its size. */
+    for (long total = 0; (got = read(fd, bytes, sizeof bytes)) > 0;) {
+        total += got;
+        if (total > BYTES)
+            fail("the image's %s can't be checked, it is longer than 64 MiB; run ldconfig in the image", CACHE);
+        take(&collector, bytes, (size_t)got);
+    }
+    if (got < 0)
+        fail("the image's %s can't be read, %s; look at the image and its volumes", CACHE, why(errno));
+    finish(&collector);
+}

@@ -1,0 +1,15 @@
+/* The paths in the image's /etc/ld.so.cache. */
+#ifndef RUNAI_CACHE_H
+#define RUNAI_CACHE_H
+
+#include "rootfs.h"
+
+/* A path that begins with a slash; it may be changed but not kept. */
+typedef void see_path(void *context, char *path);
+
+/* Calls SEE for everything in the cache that could be a path. The cache is the image's, so it isn't believed to have
+ * the form of one: any text up to a NUL counts, from each of its slashes on, since an entry may point into the middle
+ * of a text. No cache is fine. */
+void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context);
+
+#endif

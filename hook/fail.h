@@ -1,0 +1,14 @@
+/* The one way in which a stage ends early. runc puts what we write to stderr into docker's error message. */
+#ifndef RUNAI_FAIL_H
+#define RUNAI_FAIL_H
+
+#include <stdnoreturn.h>
+
+/* Prints `runai: ` and one sentence (WHAT, WHY; WHAT TO DO) and exits 1. The words of the format are ours;
+ * what comes in through its arguments may be hostile: control characters are shown as `?`. */
+noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* An errno in words. Not strerror: docker turns some of its sentences into exit codes 126 and 127. */
+const char *why(int error);
+
+#endif

@@ -1,0 +1,210 @@
+#include "loader.h"
+
+#include "cache.h"
+#include "cleanup.h"
+#include "fail.h"
+#include "propagation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#if defined(__aarch64__)
+#define TRIPLET "aarch64-linux-gnu"
+#else
+#define TRIPLET "x86_64-linux-gnu"
+#endif
+
+/* The folders that the loaders of the distributions have built in; in this order the C library is looked for. */
+static const char *const HOMES[] = {
+    "/lib/" TRIPLET, "/usr/lib/" TRIPLET, "/lib64", "/usr/lib64", "/lib", "/usr/lib",
+};
+
+/* musl, or no C library at all. */
+static const char OTHER_HOME[] = "/usr/lib";
+
+/* Where images put a driver of their own and name it in ld.so.conf or LD_LIBRARY_PATH. */
+static const char *const USUAL[] = {
+    "/usr/local/lib",          "/usr/local/lib64",           "/usr/local/lib/" TRIPLET, "/usr/local/nvidia/lib",
+    "/usr/local/nvidia/lib64", "/usr/local/cuda/compat",     "/usr/local/cuda/lib64",   "/usr/lib/wsl/lib",
+    "/usr/lib/nvidia",         "/usr/lib/" TRIPLET "/nvidia",
+};
+
+/* The subfolders that glibc before 2.37 tries in each folder, nested in any order (ld.so --list-diagnostics). */
+static const char *const LEGACY[] = {"tls", "haswell", "avx512_1", "x86_64"};
+#define LEGACY_DEPTH 4
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static bool is_library(const struct rootfs *rootfs, const char *folder, const char *name) {
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+        return false;
+    cleanup_close int fd = rootfs_resolve(rootfs, path, O_PATH);
+    struct stat facts;
+    return fd >= 0 && fstat(fd, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size > 0;
+}
+
+static void find_home(struct rootfs *rootfs, char home[PATH_MAX]) {
+    const char *found = OTHER_HOME;
+    for (size_t i = COUNT(HOMES); i-- > 0;)
+        if (is_library(rootfs, HOMES[i], "libc.so.6"))
+            found = HOMES[i];
+    cleanup_close int fd = rootfs_folder(rootfs, found);
+    if (fd < 0 || !rootfs_path(rootfs, fd, home))
+        strcpy(home, found);
+}
+
+/* The same folder under two mounts is two folders: what covers a file in one doesn't in the other. */
+static bool known(const struct loader *loader, const struct stat *facts, int mount) {
+    for (size_t i = 0; i < loader->folder_count; i++) {
+        const struct folder *folder = &loader->folders[i];
+        if (folder->inode == facts->st_ino && folder->device == facts->st_dev && folder->mount == mount)
+            return true;
+    }
+    return false;
+}
+
+/* Takes a folder in, if it is there and new. */
+static bool add_one(struct loader *loader, const char *path) {
+    cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH | O_DIRECTORY);
+    struct stat facts;
+    if (fd < 0 || fstat(fd, &facts) < 0)
+        return false;
+    int mount = mount_id(fd);
+    if (known(loader, &facts, mount))
+        return false;
+    if (loader->folder_count == FOLDERS)
+        fail("the image can't be checked for driver libraries, its loader is told of more than %d folders; "
+             "look at its /etc/ld.so.cache", FOLDERS);
+    struct folder *folder = &loader->folders[loader->folder_count++];
+    *folder = (struct folder){strdup(path), facts.st_dev, facts.st_ino, mount};
+    if (!folder->path)
+        fail("the image can't be checked for driver libraries, %s; give the host more memory", why(ENOMEM));
+    return true;
+}
+
+static void add_legacy(struct loader *loader, const char *path, int depth) {
+    for (size_t i = 0; depth > 0 && i < COUNT(LEGACY); i++) {
+        char below[PATH_MAX];
+        if (snprintf(below, sizeof below, "%s/%s", path, LEGACY[i]) < (int)sizeof below && add_one(loader, below))
+            add_legacy(loader, below, depth - 1);
+    }
+}
+
+static DIR *list(const struct rootfs *rootfs, const char *path) {
+    cleanup_close int fd = rootfs_resolve(rootfs, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder)
+        (void)take_fd(&fd);
+    return folder;
+}
+
+/* The variants for newer processors (glibc 2.33 and later): which one is taken hangs on the machine, so all of them. */
+static void add_variants(struct loader *loader, const char *path) {
+    char variants[PATH_MAX];
+    char below[PATH_MAX];
+    if (snprintf(variants, sizeof variants, "%s/glibc-hwcaps", path) >= (int)sizeof variants)
+        return;
+    cleanup_closedir DIR *folder = list(loader->rootfs, variants);
+    for (struct dirent *entry = NULL; folder && (entry = readdir(folder)) != NULL;)
+        if (entry->d_name[0] != '.' &&
+            snprintf(below, sizeof below, "%s/%s", variants, entry->d_name) < (int)sizeof below)
+            (void)add_one(loader, below);
+}
+
+static void add_folder(void *context, const char *path) {
+    struct loader *loader = context;
+    if (!add_one(loader, path))
+        return;
+    add_variants(loader, path);
+    add_legacy(loader, path, LEGACY_DEPTH);
+}
+
+/* How much of a SONAME every name of that library begins with: libcuda.so of libcuda.so.1. */
+static size_t stem(const char *soname) {
+    const char *end = strstr(soname, ".so");
+    return end ? (size_t)(end - soname) + strlen(".so") : strlen(soname);
+}
+
+static struct ours *find_ours(const struct loader *loader, const char *name) {
+    for (size_t i = 0; i < loader->ours_count; i++) {
+        const struct ours *ours = &loader->ours[i];
+        if (strncmp(name, ours->soname, stem(ours->soname)) == 0)
+            return (struct ours *)ours;
+    }
+    return NULL;
+}
+
+/* One path of the cache: where one of our libraries' names is, there is a folder of the loader's. */
+static void add_cached(void *context, char *path) {
+    struct loader *loader = context;
+    char *slash = strrchr(path, '/');
+    if (!find_ours(loader, slash + 1))
+        return;
+    *slash = '\0';
+    add_folder(loader, *path ? path : "/");
+    *slash = '/';
+}
+
+void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan *plan) {
+    *loader = (struct loader){.rootfs = rootfs};
+    find_home(rootfs, loader->home);
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct item *item = &plan->items[i];
+        if (item->kind != KIND_OURS)
+            continue;
+        if (loader->ours_count == OURS)
+            fail("the plan has too many libraries, at most %d can be covered; report this to runai-runtime", OURS);
+        loader->ours[loader->ours_count++] = (struct ours){.soname = item->name, .source = item->source};
+    }
+    for (size_t i = 0; i < COUNT(HOMES); i++)
+        add_folder(loader, HOMES[i]);
+    for (size_t i = 0; i < COUNT(USUAL); i++)
+        add_folder(loader, USUAL[i]);
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->items[i].kind == KIND_SEARCH)
+            add_folder(loader, plan->items[i].name);
+    cache_each_path(rootfs, add_cached, loader);
+}
+
+bool loader_offers(const struct loader *loader, const char *name) {
+    for (size_t i = 0; i < loader->folder_count; i++)
+        if (is_library(loader->rootfs, loader->folders[i].path, name))
+            return true;
+    return false;
+}
+
+/* What a name leads to. Links to nowhere and in circles can't be loaded; any other trouble might be a file. */
+static void see_one(const struct loader *loader, struct ours *ours, const char *path, see_entry *see) {
+    cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH);
+    if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR || errno == ENAMETOOLONG))
+        return;
+    struct stat facts;
+    if (fd < 0 || fstat(fd, &facts) < 0)
+        fail("the library %s can't be looked at, %s; look at the image and its volumes", path, why(errno));
+    see(loader, ours, path, fd, &facts);
+}
+
+static void each_in(struct loader *loader, const char *path, see_entry *see) {
+    cleanup_closedir DIR *folder = list(loader->rootfs, path);
+    if (!folder)
+        fail("the folder %s can't be listed, %s; look at the image and its volumes", path, why(errno));
+    errno = 0;
+    for (struct dirent *entry = NULL; (entry = readdir(folder)) != NULL; errno = 0) {
+        struct ours *ours = find_ours(loader, entry->d_name);
+        char name[PATH_MAX];
+        if (!ours)
+            continue;
+        if (snprintf(name, sizeof name, "%s/%s", path, entry->d_name) >= (int)sizeof name)
+            fail("a library in %s can't be looked at, %s; look at the image", path, why(ENAMETOOLONG));
+        see_one(loader, ours, name, see);
+    }
+    if (errno)
+        fail("the folder %s can't be listed, %s; look at the image and its volumes", path, why(errno));
+}
+
+void loader_each(struct loader *loader, see_entry *see) {
+    for (size_t i = 0; i < loader->folder_count; i++)
+        each_in(loader, loader->folders[i].path, see);
+}

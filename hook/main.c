@@ -1,0 +1,43 @@
+/* runai-hook STAGE STATE: what runc and crun start as OCI hooks of a container that has a share. The container's state
+ * directory is STATE, the OCI state comes on stdin (docs/architecture.md). */
+#include "cleanup.h"
+#include "fail.h"
+#include "stages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const struct stage {
+    const char *name;
+    void (*run)(const char *path, int state);
+    bool may_be_gone; /* poststop may be done twice */
+} STAGES[] = {
+    {"prestart", stage_prestart, false},
+    {"createContainer", stage_create_container, false},
+    {"poststop", stage_poststop, true},
+};
+
+static const struct stage *find_stage(const char *name) {
+    for (size_t i = 0; i < sizeof STAGES / sizeof *STAGES; i++)
+        if (strcmp(STAGES[i].name, name) == 0)
+            return &STAGES[i];
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    const struct stage *stage = argc == 3 ? find_stage(argv[1]) : NULL;
+    if (!stage || argv[2][0] != '/')
+        fail("the hook was started in a way it doesn't know, it takes a stage and a state directory; run "
+             "\"runai-ctl configure\" again");
+    (void)umask(022);
+    cleanup_close int state = open(argv[2], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (state < 0 && errno == ENOENT && stage->may_be_gone)
+        return 0;
+    if (state < 0)
+        fail("the state directory %s can't be opened, %s; start the container again", argv[2], why(errno));
+    stage->run(argv[2], state);
+    return 0;
+}

@@ -1,0 +1,54 @@
+#include "mount.h"
+
+#include "cleanup.h"
+#include "fail.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+int mount_clone_at(int folder, const char *path, uint64_t attributes) {
+    int mount = sys_open_tree(folder, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (mount < 0)
+        fail("%s can't be mounted, %s; look at the host's driver files and at the state directory", path, why(errno));
+    mount_set(mount, attributes, path);
+    return mount;
+}
+
+int mount_clone(const char *source, uint64_t attributes) {
+    return mount_clone_at(AT_FDCWD, source, attributes);
+}
+
+void mount_set(int mount, uint64_t attributes, const char *name) {
+    struct mount_attr change = {.attr_set = attributes, .propagation = MS_PRIVATE};
+    if (sys_mount_setattr(mount, &change) < 0)
+        fail("the mount of %s can't be restricted, %s; use a kernel of 5.12 or later", name, why(errno));
+}
+
+void mount_attach(int mount, int target, const char *name) {
+    if (sys_move_mount(mount, target) < 0)
+        fail("nothing can be mounted at %s, %s; look at the image and its volumes", name, why(errno));
+}
+
+static void configure(int context, const char *key, const char *value) {
+    if (sys_fsconfig(context, FSCONFIG_SET_STRING, key, value) < 0)
+        fail("a tmpfs can't be set up, its option %s is refused: %s; use a kernel of 5.12 or later", key, why(errno));
+}
+
+int mount_tmpfs(uint64_t size, unsigned int inodes, unsigned int attributes) {
+    cleanup_close int context = sys_fsopen("tmpfs");
+    if (context < 0)
+        fail("a tmpfs can't be made, %s; use a kernel of 5.12 or later", why(errno));
+    char number[32];
+    (void)snprintf(number, sizeof number, "%" PRIu64, size);
+    configure(context, "size", number);
+    (void)snprintf(number, sizeof number, "%u", inodes);
+    configure(context, "nr_inodes", number);
+    configure(context, "mode", "0755");
+    configure(context, "source", "runai");
+    if (sys_fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL) < 0)
+        fail("a tmpfs can't be made, %s; look at the kernel's log", why(errno));
+    int mount = sys_fsmount(context, attributes);
+    if (mount < 0)
+        fail("a tmpfs can't be mounted, %s; use a kernel of 5.12 or later", why(errno));
+    return mount;
+}

@@ -1,0 +1,105 @@
+#include "own.h"
+
+#include "../libvgpu/account_page.h"
+#include "cleanup.h"
+#include "fail.h"
+#include "mount.h"
+#include "propagation.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Room for what is made here: the root, three folders, the share's mount point and one for each real library. */
+#define BYTES 65536
+#define INODES 64
+
+static int make_folder(int folder, const char *name) {
+    if (mkdirat(folder, name, 0755) < 0)
+        fail("%s/%s can't be made, %s; look at the kernel's log", RUNAI_DIR, name, why(errno));
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        fail("%s/%s can't be opened, %s; look at the kernel's log", RUNAI_DIR, name, why(errno));
+    return fd;
+}
+
+static int make_file(int folder, const char *name, mode_t mode) {
+    int fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0)
+        fail("the file %s can't be made in %s, %s; look at the kernel's log", name, RUNAI_DIR, why(errno));
+    return fd;
+}
+
+/* Binds SOURCE at NAME in a folder of ours. */
+static void bind_file(int folder, const char *name, const char *source, uint64_t attributes) {
+    cleanup_close int mount = mount_clone(source, attributes);
+    struct stat facts;
+    if (fstat(mount, &facts) < 0 || !S_ISREG(facts.st_mode))
+        fail("%s can't be mounted, it is no regular file; look at the host's driver files", source);
+    cleanup_close int target = make_file(folder, name, 0444);
+    mount_attach(mount, target, name);
+}
+
+/* Every page of it is there from the start: a write into a mapping must never find the tmpfs full. */
+static void make_page(int folder) {
+    cleanup_close int page = make_file(folder, "page", 0666);
+    off_t size = (off_t)sizeof(struct account_page);
+    int error = ftruncate(page, size) < 0 || fchmod(page, 0666) < 0 ? errno : posix_fallocate(page, 0, size);
+    if (error)
+        fail("the account of %zu bytes can't be made, %s; give the container more memory", sizeof(struct account_page),
+             why(error));
+}
+
+/* Mounts the page on itself, with the attributes that its folder has now. */
+static void mount_page(int folder, uint64_t attributes) {
+    cleanup_close int page = openat(folder, "page", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_close int mount = mount_clone_at(folder, "page", attributes);
+    mount_attach(mount, page, RUNAI_DIR "/account/page");
+}
+
+/* The account's tmpfs has room for the page and nothing else. The folder is read-only and the page a writable mount on
+ * itself: everyone may write the account, nobody can replace or remove it. */
+static void add_account(int own) {
+    uint64_t unit = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t size = (sizeof(struct account_page) + unit - 1) / unit * unit;
+    unsigned int attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    cleanup_close int target = make_folder(own, "account");
+    cleanup_close int folder = mount_tmpfs(size, 2, attributes);
+    make_page(folder);
+    mount_attach(folder, target, RUNAI_DIR "/account");
+    mount_page(folder, attributes);
+    mount_set(folder, MOUNT_ATTR_RDONLY, RUNAI_DIR "/account");
+}
+
+int own_open(struct rootfs *rootfs, const char *state) {
+    char limits[PATH_MAX];
+    if (snprintf(limits, sizeof limits, "%s/limits", state) >= (int)sizeof limits)
+        fail("the share can't be mounted, the path of the state directory is too long; choose a shorter one");
+    cleanup_close int target = rootfs_own_folder(rootfs, &RUNAI_DIR[1]);
+    refuse_shared(rootfs, target, RUNAI_DIR);
+    int own = mount_tmpfs(BYTES, INODES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    mount_attach(own, target, RUNAI_DIR);
+    bind_file(own, "limits", limits, READ_ONLY | MOUNT_ATTR_NOEXEC);
+    add_account(own);
+    cleanup_close int real = make_folder(own, "real");
+    return own;
+}
+
+void own_add_real(int own, const char *soname, const char *source) {
+    cleanup_close int real = openat(own, "real", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (real < 0)
+        fail("%s/real can't be opened, %s; look at the kernel's log", RUNAI_DIR, why(errno));
+    bind_file(real, soname, source, READ_ONLY);
+}
+
+void own_seal(int own) {
+    mount_set(own, READ_ONLY, RUNAI_DIR);
+}
+
+bool own_holds(const struct rootfs *rootfs, int fd) {
+    char path[PATH_MAX];
+    if (!rootfs_path(rootfs, fd, path))
+        return false;
+    size_t length = strlen(RUNAI_DIR);
+    return strncmp(path, RUNAI_DIR, length) == 0 && (!path[length] || path[length] == '/');
+}

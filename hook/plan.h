@@ -1,0 +1,28 @@
+/* The plan: what the shim wants done in a container's mount namespace (docs/architecture.md). */
+#ifndef RUNAI_PLAN_H
+#define RUNAI_PLAN_H
+
+#include <stddef.h>
+
+enum kind { KIND_REAL, KIND_OURS, KIND_LIBRARY, KIND_PROGRAM, KIND_DEVICE, KIND_SEARCH };
+
+struct item {
+    enum kind kind;
+    const char *name;   /* SONAME, NAME or TARGET; the FOLDER of a search */
+    const char *source; /* on the host; NULL for a search */
+};
+
+#define PLAN_BYTES ((size_t)1 << 20)
+#define PLAN_ITEMS 1024
+
+struct plan {
+    const char *rootfs;
+    size_t count;
+    struct item items[PLAN_ITEMS];
+};
+
+/* Reads the plan that lies in the container's state directory. Its texts stay valid as long as the program runs; a
+ * second call overwrites them. Returns NULL, or what is wrong; then errno is ENOENT where there is no plan at all. */
+const char *plan_read(int state, struct plan *plan);
+
+#endif

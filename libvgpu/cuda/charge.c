@@ -1,0 +1,109 @@
+#include "cuda/charge.h"
+#include "cuda/figures.h"
+#include "cuda/pool.h"
+#include "outside.h"
+
+#include <time.h>
+
+/* Memory that moves outside the allocation calls is looked for when less than this is left, and not more often than
+ * every STALE_MS: a look costs 25 to 55 µs, the first one of a process 20 ms (NVML starts). */
+#define NEAR ((uint64_t)512) /* granules: 1 GiB */
+#define STALE_MS 100
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t share(const struct state *state, unsigned gpu)
+{
+    return state->limits->gpu[gpu].bytes >> ACCOUNT_GRANULE_SHIFT;
+}
+
+/* What the account may come to: the share less what is held outside it. */
+static uint64_t ceiling(const struct state *state, unsigned gpu)
+{
+    uint64_t all = share(state, gpu);
+    return state->outside[gpu] < all ? all - state->outside[gpu] : 0;
+}
+
+uint64_t charge_used(struct state *state, unsigned gpu)
+{
+    return account_total(state->member.page, gpu) + state->outside[gpu];
+}
+
+void charge_look_outside(struct state *state, unsigned gpu, bool always)
+{
+    const struct account_page *page = state->member.page;
+    uint64_t now = now_ms();
+    if (!always && state->outside_ms[gpu] && now - state->outside_ms[gpu] < STALE_MS)
+        return;
+    state->outside_ms[gpu] = now;
+    if (!outside_possible(page, gpu)) {
+        state->outside[gpu] = 0;
+        return;
+    }
+    struct held_snapshot before;
+    struct process_figure figures[FIGURES];
+    outside_snapshot(page, gpu, &before);
+    int count = figures_of_driver(state->limits->gpu[gpu].uuid, figures);
+    if (count >= 0)
+        state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, figures, (size_t)count);
+}
+
+bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
+{
+    struct account_member *member = &state->member;
+    if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
+        charge_look_outside(state, gpu, false);
+    if (account_reserve(member, gpu, count, ceiling(state, gpu)))
+        return true;
+    /* Out of memory, unless somebody's part is there no more. */
+    account_reclaim(member);
+    pools_refresh(state, gpu);
+    charge_look_outside(state, gpu, true);
+    return account_reserve(member, gpu, count, ceiling(state, gpu));
+}
+
+CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
+{
+    *charge = (struct charge){.gpu = NO_GPU};
+    struct state *state = state_lock();
+    if (!state)
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    int gpu = state_gpu(state, device);
+    bool ok = gpu != NO_GPU && charge_locked(state, (unsigned)gpu, count);
+    state_unlock(state);
+    if (!ok)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *charge = (struct charge){.gpu = gpu, .granules = count};
+    return CUDA_SUCCESS;
+}
+
+CUresult charge_current(struct charge *charge, uint64_t count)
+{
+    CUdevice device;
+    *charge = (struct charge){.gpu = NO_GPU};
+    if (REAL(cuCtxGetDevice)(&device) != CUDA_SUCCESS)
+        return CUDA_SUCCESS; /* no context: the call that follows says so itself */
+    return charge_device(charge, device, count);
+}
+
+bool charge_adjust(struct state *state, struct charge *charge, uint64_t actual)
+{
+    unsigned gpu = (unsigned)charge->gpu;
+    if (actual > charge->granules && !charge_locked(state, gpu, actual - charge->granules))
+        return false;
+    if (actual < charge->granules)
+        account_release(&state->member, gpu, charge->granules - actual);
+    charge->granules = actual;
+    return true;
+}
+
+void charge_cancel(struct state *state, struct charge *charge)
+{
+    if (charge->gpu != NO_GPU)
+        charge_adjust(state, charge, 0);
+}

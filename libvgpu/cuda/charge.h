@@ -1,0 +1,41 @@
+/* Taking device memory: first the account, then the driver, then what the driver really gave.
+ *
+ *     struct charge charge;
+ *     CUresult result = charge_current(&charge, granules(bytes));
+ *     if (result == CUDA_SUCCESS)
+ *         result = ..._keep(&charge, REAL(cuMemAlloc_v2)(address, bytes), ...);
+ */
+#ifndef RUNAI_CUDA_CHARGE_H
+#define RUNAI_CUDA_CHARGE_H
+
+#include "cuda/state.h"
+
+struct charge {
+    int gpu; /* NO_GPU: nothing is charged (the driver will refuse the call by itself) */
+    uint64_t granules;
+};
+
+/* Reserves COUNT granules on the current context's device. CUDA_ERROR_OUT_OF_MEMORY past the share. */
+CUresult charge_current(struct charge *charge, uint64_t count);
+
+/* The same on DEVICE. */
+CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count);
+
+/* The rest is for callers that hold the state's lock. */
+
+/* Reserves COUNT more granules on GPU; asks the driver what is held outside the account where it gets near. */
+bool charge_locked(struct state *state, unsigned gpu, uint64_t count);
+
+/* Makes CHARGE ACTUAL granules. false when it would have to grow and can't; it is as it was then. */
+bool charge_adjust(struct state *state, struct charge *charge, uint64_t actual);
+
+/* Gives all of CHARGE back. */
+void charge_cancel(struct state *state, struct charge *charge);
+
+/* Granules that the container holds on GPU, as far as is known without asking the driver. */
+uint64_t charge_used(struct state *state, unsigned gpu);
+
+/* Asks the driver for what is held outside the account on GPU, at most every STALE_MS unless ALWAYS. */
+void charge_look_outside(struct state *state, unsigned gpu, bool always);
+
+#endif

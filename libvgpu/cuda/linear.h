@@ -1,0 +1,10 @@
+/* Memory by address: cuMemAlloc and its kin. */
+#ifndef RUNAI_CUDA_LINEAR_H
+#define RUNAI_CUDA_LINEAR_H
+
+#include "cuda/charge.h"
+
+/* Forgets the allocations of a context that is gone, and gives their memory back to the account. */
+void linear_forget_context(struct state *state, CUcontext context);
+
+#endif

@@ -1,0 +1,78 @@
+#include "cuda/state.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18 /* Linux 4.14 */
+#endif
+
+static struct state *the_state;
+
+__attribute__((constructor)) static void map_state(void)
+{
+    void *memory = mmap(NULL, sizeof *the_state, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return;
+    (void)madvise(memory, sizeof *the_state, MADV_WIPEONFORK);
+    the_state = memory;
+}
+
+static void open_account(struct state *state)
+{
+    state->ready = true;
+    state->limits = limits_get();
+    state->member.slot = -1;
+    state->member.self = identity_self();
+    state->member.page = account_map(RUNAI_DIR "/account/page", true);
+}
+
+struct state *state_lock(void)
+{
+    struct state *state = the_state;
+    if (!state)
+        return NULL;
+    pthread_mutex_lock(&state->lock);
+    if (!state->ready)
+        open_account(state);
+    if (state->limits && state->member.page)
+        return state;
+    pthread_mutex_unlock(&state->lock);
+    return NULL;
+}
+
+void state_unlock(struct state *state)
+{
+    pthread_mutex_unlock(&state->lock);
+}
+
+/* NVML's way to write a UUID, which is how the limits file names GPUs. */
+static void write_uuid(char text[64], const CUuuid *uuid)
+{
+    const unsigned char *b = (const unsigned char *)uuid->bytes;
+    snprintf(text, 64, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3],
+             b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+static int look_up(const struct state *state, CUdevice device)
+{
+    CUuuid uuid;
+    char text[64];
+    if (REAL(cuDeviceGetUuid_v2)(&uuid, device) != CUDA_SUCCESS && REAL(cuDeviceGetUuid)(&uuid, device) != CUDA_SUCCESS)
+        return NO_GPU;
+    write_uuid(text, &uuid);
+    return limits_find(state->limits, text);
+}
+
+int state_gpu(struct state *state, CUdevice device)
+{
+    if (device < 0 || device >= DEVICES)
+        return look_up(state, device);
+    if (!state->gpu_of_device[device]) {
+        int gpu = look_up(state, device);
+        if (gpu == NO_GPU)
+            return NO_GPU;
+        state->gpu_of_device[device] = (int8_t)(gpu + 1);
+    }
+    return state->gpu_of_device[device] - 1;
+}

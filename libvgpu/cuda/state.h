@@ -1,0 +1,43 @@
+/* What libcuda.so.1 of libvgpu knows about this process. It lies in memory that the kernel wipes in a forked child,
+ * which has no CUDA of its own: there it starts from nothing, with an unlocked lock. */
+#ifndef RUNAI_CUDA_STATE_H
+#define RUNAI_CUDA_STATE_H
+
+#include "account.h"
+#include "share_limits.h"
+#include "cuda/map.h"
+#include "real.h"
+#include <pthread.h>
+
+#define DEVICES 64 /* CUDA device numbers that are remembered; a higher one is looked up each time */
+
+struct state {
+    pthread_mutex_t lock; /* for all that follows; never held while the driver is asked for memory */
+    bool ready;
+    struct account_member member;
+    const struct limits *limits;
+    int8_t gpu_of_device[DEVICES]; /* line of the limits file + 1; 0: not looked up yet */
+    uint64_t outside[ACCOUNT_GPUS];    /* granules, as of outside_ms */
+    uint64_t outside_ms[ACCOUNT_GPUS]; /* 0: never */
+    struct map allocations; /* linear.c: address -> word, context */
+    struct map blocks;      /* linear.c: number of a 2 MiB block at an allocation's end -> allocations in it */
+    struct map contexts;    /* context.c: context -> GPU + 1, granules */
+    struct map primaries;   /* context.c: device + 1 -> context, granules */
+    struct map handles;     /* vmm.c: allocation handle -> physical memory, references */
+    struct map mappings;    /* vmm.c: address -> physical memory, bytes */
+    struct map pools;       /* pool.c: pool -> struct pool */
+    uint64_t orphans[ACCOUNT_GPUS]; /* pool.c: granules in pools that were destroyed with memory in use */
+};
+
+/* Locks the state; NULL, with nothing locked, when the container's limits or account can't be read: then nothing
+ * may be taken. */
+struct state *state_lock(void);
+void state_unlock(struct state *state);
+
+/* No GPU: nothing to charge, or nothing may be taken. */
+#define NO_GPU (-1)
+
+/* The line of the limits file for DEVICE, or NO_GPU: a GPU without a share. */
+int state_gpu(struct state *state, CUdevice device);
+
+#endif

@@ -1,0 +1,89 @@
+/* What a program sees of the device: its share, and what the container uses of it. */
+#include "cuda/charge.h"
+#include "cuda/pool.h"
+
+#include <limits.h>
+
+/* The share on DEVICE in bytes; 0 for a GPU without one. */
+static CUresult share_bytes(CUdevice device, uint64_t *bytes)
+{
+    struct state *state = state_lock();
+    if (!state)
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    int gpu = state_gpu(state, device);
+    *bytes = gpu == NO_GPU ? 0 : state->limits->gpu[gpu].bytes;
+    state_unlock(state);
+    return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device)
+{
+    uint64_t share;
+    CUresult result = REAL(cuDeviceTotalMem_v2)(bytes, device);
+    if (result == CUDA_SUCCESS)
+        result = share_bytes(device, &share);
+    if (result == CUDA_SUCCESS && share < *bytes)
+        *bytes = share;
+    return result;
+}
+
+static unsigned int clamp(uint64_t bytes)
+{
+    return bytes > UINT_MAX ? UINT_MAX : (unsigned int)bytes;
+}
+
+EXPORT CUresult cuDeviceTotalMem(unsigned int *bytes, CUdevice device)
+{
+    uint64_t share;
+    CUresult result = REAL(cuDeviceTotalMem)(bytes, device);
+    if (result == CUDA_SUCCESS)
+        result = share_bytes(device, &share);
+    if (result == CUDA_SUCCESS && share < *bytes)
+        *bytes = clamp(share);
+    return result;
+}
+
+/* Turns the device's figures into the container's. Less may be free than the share leaves: somebody else on the
+ * host can have it. */
+static CUresult container_info(size_t *free, size_t *total)
+{
+    CUdevice device;
+    CUresult result = REAL(cuCtxGetDevice)(&device);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct state *state = state_lock();
+    if (!state)
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    int gpu = state_gpu(state, device);
+    uint64_t share = 0, used = 0;
+    if (gpu != NO_GPU) {
+        pools_refresh(state, (unsigned)gpu);
+        charge_look_outside(state, (unsigned)gpu, false);
+        share = state->limits->gpu[gpu].bytes;
+        used = charge_used(state, (unsigned)gpu) << ACCOUNT_GRANULE_SHIFT;
+    }
+    state_unlock(state);
+    uint64_t left = used < share ? share - used : 0;
+    *free = left < *free ? left : *free;
+    *total = share < *total ? share : *total;
+    return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
+{
+    CUresult result = REAL(cuMemGetInfo_v2)(free, total);
+    return result == CUDA_SUCCESS ? container_info(free, total) : result;
+}
+
+EXPORT CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
+{
+    CUresult result = REAL(cuMemGetInfo)(free, total);
+    size_t wide_free = SIZE_MAX, wide_total = SIZE_MAX;
+    if (result == CUDA_SUCCESS)
+        result = container_info(&wide_free, &wide_total);
+    if (result == CUDA_SUCCESS) {
+        *free = clamp(wide_free < *free ? wide_free : *free);
+        *total = clamp(wide_total < *total ? wide_total : *total);
+    }
+    return result;
+}

@@ -1,0 +1,61 @@
+"""Setting a host up: the configuration, the program that daemon.json registers, and the cached inventory."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from runai_runtime.errors import RefusalError
+from runai_runtime.host import check, read_host
+from runai_runtime.scan import write_cache
+
+PACKAGE = Path(__file__).resolve().parent
+NATIVE = PACKAGE / "native"
+
+# -I: no environment variable and no folder of the user's has a say; -S: no site-packages, whose start-up files cost
+# more than all the rest. The package's folder comes last, so that nothing beside it hides a standard module.
+PROGRAM = """\
+#!/usr/bin/python3 -IS
+# Written by runai-ctl configure. docker starts this as an OCI runtime.
+import sys
+
+sys.path.append({folder!r})
+from runai_runtime.shim import main
+
+main({configuration!r}, {runtime!r})
+"""
+
+
+def defaults() -> dict[str, Any]:
+    """The configuration of a host with Debian's runc, for the libraries and the hook of this package."""
+    return {"runtime": "/usr/sbin/runc", "hook": str(NATIVE / "runai-hook"), "libvgpu": str(NATIVE)}
+
+
+def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> None:
+    """Write CONFIG (what it leaves out is as in defaults) to CONFIG_PATH and the registered program to PROGRAM_PATH,
+    and scan the host. Raises RefusalError when something that is needed is missing.
+    """
+    values = defaults() | config
+    fault = check(values)
+    if fault:
+        raise RefusalError(f"the configuration can't be used: {fault}")
+    for path in (values["runtime"], values["hook"], *(f"{values['libvgpu']}/{name}" for name in LIBRARIES)):
+        if not os.path.isfile(path):
+            raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
+    write(config_path, json.dumps(values, indent=4) + "\n", 0o644)
+    write_cache(read_host(str(config_path)))
+    text = PROGRAM.format(folder=str(PACKAGE.parent), configuration=str(config_path), runtime=values["runtime"])
+    write(program_path, text, 0o755)
+
+
+LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.chmod(mode)
+    temporary.replace(path)

@@ -1,0 +1,67 @@
+"""Edits of config.json: a list of small objects, planned first, then applied to the spec in one place.
+
+Applying an edit to a spec that has it already changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any, Protocol
+
+    from runai_runtime.spec import Spec
+
+    class Edit(Protocol):
+        """One change of a spec."""
+
+        def apply(self, spec: Spec) -> None: ...
+
+
+# runc starts a hook without "env" with its own environment, crun with the container's: never leave it out.
+HOOK_ENVIRONMENT = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+
+
+class AddHook:
+    """runai-hook at one stage, after the hooks that are there."""
+
+    def __init__(self, stage: str, program: str, grant: str) -> None:
+        self.stage = stage
+        self.hook = {"path": program, "args": ["runai-hook", stage, grant], "env": HOOK_ENVIRONMENT}
+
+    def apply(self, spec: Spec) -> None:
+        add(spec.setdefault("hooks", {}), self.stage, self.hook)
+
+
+class AddDevice:
+    """A device node that is made in the container, and the cgroup's leave to use it."""
+
+    def __init__(self, path: str, status: os.stat_result, target: str) -> None:
+        self.major, self.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        self.device = {
+            "path": target,
+            "type": "c",
+            "major": self.major,
+            "minor": self.minor,
+            "fileMode": stat.S_IMODE(status.st_mode),
+            "uid": 0,
+            "gid": 0,
+        }
+        self.source = path
+
+    def apply(self, spec: Spec) -> None:
+        linux = spec.setdefault("linux", {})
+        if not any(device.get("path") == self.device["path"] for device in linux.get("devices") or []):
+            add(linux, "devices", self.device)
+        rule = {"allow": True, "type": "c", "major": self.major, "minor": self.minor, "access": "rw"}
+        add(linux.setdefault("resources", {}), "devices", rule)
+
+
+def add(parent: dict[str, Any], key: str, entry: dict[str, Any]) -> None:
+    """ENTRY at the end of the list at KEY (which may be missing or null), unless it is in it."""
+    if parent.get(key) is None:
+        parent[key] = []
+    if entry not in parent[key]:
+        parent[key].append(entry)

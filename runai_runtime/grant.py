@@ -1,0 +1,191 @@
+"""What a container gets: which GPUs, and how many bytes on each. Kept in STATE/ID while the container lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from runai_runtime.errors import RefusalError, quoted
+from runai_runtime.host import Host
+from runai_runtime.inventory import Gpu, Inventory
+from runai_runtime.request import GPUS, GRANULE, Amount, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any
+
+VERSION = 1
+
+# What a runtime that is started without --root uses (as root).
+DEFAULT_ROOTS = {"crun": "/run/crun"}
+
+ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class Share:
+    """One GPU of a grant; sizes in bytes."""
+
+    __slots__ = ("gpu", "guarantee", "limit")
+
+    def __init__(self, gpu: Gpu, guarantee: int, limit: int) -> None:
+        self.gpu, self.guarantee, self.limit = gpu, guarantee, limit
+
+
+def shares_of(request: Request, gpus: list[Gpu]) -> list[Share]:
+    """REQUEST on each of GPUS. Raises RefusalError for what a GPU doesn't have."""
+    return [Share(gpu, size(request.guarantee, gpu), size(request.limit, gpu)) for gpu in gpus]
+
+
+def size(amount: Amount, gpu: Gpu) -> int:
+    """AMOUNT in bytes on GPU."""
+    wanted = amount.of(gpu.total)
+    if wanted < GRANULE:
+        raise RefusalError(
+            f"{amount.name} is {quoted(amount.text)}, {wanted} bytes of GPU {gpu.index}; a GPU gives memory in blocks "
+            "of 2 MiB, so ask for 2m or more",
+        )
+    if wanted > gpu.total:
+        raise RefusalError(
+            f"{amount.name} is {quoted(amount.text)}, {mib(wanted)} MiB; GPU {gpu.index} has {mib(gpu.total)} MiB; "
+            "ask for less",
+        )
+    return wanted
+
+
+def mib(size: int) -> int:
+    return size >> 20
+
+
+def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
+    """The GPUs that a spec grants by their device nodes."""
+    gpus = [gpu for gpu in inventory.gpus if gpu.minor in minors]
+    unknown = sorted(set(minors) - {gpu.minor for gpu in gpus})
+    if unknown:
+        raise RefusalError(
+            f"the container is given /dev/nvidia{unknown[0]}, which is no GPU that this host's driver knows; see "
+            "nvidia-smi for those it has",
+        )
+    return gpus
+
+
+def by_wish(inventory: Inventory, wish: str | None, name: str = GPUS) -> list[Gpu]:
+    """The GPUs that WISH names: a count, `all`, indices or UUIDs with commas (`device=` may stand before them).
+
+    None is the first GPU.
+    """
+    if wish is None:
+        return inventory.gpus[:1]
+    if wish == "all":
+        return inventory.gpus
+    if wish.isascii() and wish.isdigit():
+        return first(inventory, wish, name)
+    wanted = wish.removeprefix("device=").split(",")
+    gpus = [one(inventory, word, wish, name) for word in wanted if word]
+    if not gpus:
+        raise RefusalError(f"{name} is {quoted(wish)}, which names no GPU; write a count, indices such as 0,1, or all")
+    return list(dict.fromkeys(gpus))
+
+
+def first(inventory: Inventory, count: str, name: str) -> list[Gpu]:
+    number = int(count[:9])
+    if not 1 <= number <= len(inventory.gpus) or len(count) > 9:
+        raise RefusalError(f"{name} is {quoted(count)}; this host has {len(inventory.gpus)} GPU(s); ask for 1 or more")
+    return inventory.gpus[:number]
+
+
+def one(inventory: Inventory, word: str, wish: str, name: str) -> Gpu:
+    for gpu in inventory.gpus:
+        if word in (str(gpu.index), gpu.uuid):
+            return gpu
+    raise RefusalError(
+        f"{name} is {quoted(wish)}, and this host has no GPU {quoted(word)}; nvidia-smi -L lists those it has",
+    )
+
+
+def directory(host: Host, container: str) -> str:
+    """STATE/ID. Raises RefusalError for an id that is no plain name."""
+    if not container or not ID_CHARACTERS.issuperset(container) or container in (".", "..") or len(container) > 255:
+        raise RefusalError(f"{quoted(container)} is no container id: use letters, digits and _+-. only")
+    return os.path.join(host.state, container)
+
+
+def start_time(pid: int) -> int:
+    """When process PID started, in clock ticks since boot (proc(5), stat, field 22). 0: there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str) -> str:
+    """Make STATE/ID with all that the hooks need; its path. Raises RefusalError when the id is in use."""
+    os.makedirs(host.state, mode=0o711, exist_ok=True)
+    sweep(host)
+    path = directory(host, container)
+    try:
+        os.mkdir(path, 0o711)
+    except FileExistsError as error:
+        raise RefusalError(
+            f"a container called {container} has a share of a GPU already; remove it first, or choose another name",
+        ) from error
+    os.chmod(path, 0o711)  # noqa: S103 - files in it are mounted into the container; mkdir's mode goes through the umask
+    grant = {
+        "version": VERSION,
+        "id": container,
+        "root": root,
+        "creator": {"pid": os.getpid(), "start": start_time(os.getpid())},
+        "gpus": [describe(share) for share in shares],
+    }
+    limits = "".join(f"{share.gpu.uuid} {share.limit} {share.gpu.context}\n" for share in shares)
+    write(path, "limits", limits)
+    write(path, "plan", plan)
+    write(path, "grant.json", json.dumps(grant, indent=1) + "\n")
+    return path
+
+
+def describe(share: Share) -> dict[str, Any]:
+    return {"index": share.gpu.index, "uuid": share.gpu.uuid, "guarantee": share.guarantee, "limit": share.limit}
+
+
+def write(folder: str, name: str, text: str) -> None:
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o444)
+        file.write(text)
+
+
+def remove_grant(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def default_root(runtime: str) -> str:
+    return DEFAULT_ROOTS.get(os.path.basename(runtime), "/run/runc")
+
+
+def sweep(host: Host) -> None:
+    """Take back the grants of containers that are gone. A runtime that fails early, or can't remove a cgroup, never
+    calls the poststop hook.
+    """
+    for name in os.listdir(host.state):
+        path = os.path.join(host.state, name)
+        try:
+            with open(os.path.join(path, "grant.json"), "rb") as file:
+                grant = json.loads(file.read())
+            gone = not is_alive(grant)
+        except (NotADirectoryError, FileNotFoundError):
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if gone:
+            remove_grant(path)
+
+
+def is_alive(grant: dict[str, Any]) -> bool:
+    """Whether the container of GRANT is being made (its creator lives, exec keeps pid and start time), or the
+    runtime knows it (by a folder of its own in the runtime's root).
+    """
+    creator = grant["creator"]
+    if start_time(creator["pid"]) == creator["start"]:
+        return True
+    return os.path.isdir(os.path.join(grant["root"], grant["id"]))

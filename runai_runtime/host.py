@@ -1,0 +1,69 @@
+"""The host's configuration: the one file on which every path hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from runai_runtime.errors import RefusalError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any
+
+DEFAULT_PATH = "/etc/runai-runtime/config.json"
+
+
+class Host:
+    """A configuration file, read. Paths are absolute."""
+
+    __slots__ = ("devices", "driver", "hook", "libvgpu", "path", "runtime", "state")
+
+    def __init__(self, path: str, values: dict[str, Any]) -> None:
+        self.path = path
+        self.runtime: str = values["runtime"]
+        self.hook: str = values["hook"]
+        self.libvgpu: str = values["libvgpu"]  # folder
+        self.state: str = values.get("state", "/run/runai")
+        self.driver: dict[str, Any] = values.get("driver", {})
+        self.devices: str = self.driver.get("devices", "/dev")
+
+
+def check(values: object) -> str:
+    """What is wrong with a configuration, as the end of a sentence; "" if nothing is.
+
+    The short check of the hot path; what each key means stands in docs/architecture.md.
+    """
+    if not isinstance(values, dict):
+        return "it is not a JSON object"
+    for key in ("runtime", "hook", "libvgpu"):
+        if key not in values:
+            return f'it has no "{key}"'
+    for key in ("runtime", "hook", "libvgpu", "state"):
+        value = values.get(key, "/")
+        if not isinstance(value, str) or not os.path.isabs(value) or set(value) & {"\t", "\n"}:
+            return f'its "{key}" is not an absolute path'
+    driver = values.get("driver", {})
+    if not isinstance(driver, dict) or not isinstance(driver.get("devices", "/dev"), str):
+        return 'its "driver" is not as documented'
+    for key in ("libraries", "programs"):
+        folders = driver.get(key, [])
+        if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+            return f'its "driver"."{key}" is not a list of folders'
+    return ""
+
+
+def read_host(path: str) -> Host:
+    """Raise RefusalError when the file is missing or damaged."""
+    advice = "write it anew with runai-ctl configure"
+    try:
+        with open(path, "rb") as file:
+            values = json.loads(file.read())
+    except OSError as error:
+        raise RefusalError(f"the configuration {path} can't be read: {reason(error)}; {advice}") from error
+    except ValueError as error:
+        raise RefusalError(f"the configuration {path} is not valid JSON ({error}); {advice}") from error
+    fault = check(values)
+    if fault:
+        raise RefusalError(f"the configuration {path} can't be used: {fault}; {advice}")
+    return Host(path, values)

@@ -1,0 +1,143 @@
+"""What the host has: its GPUs, their device nodes and the driver's files, as read once and cached.
+
+NVML takes from 10 ms to seconds to start, so a container's start never asks it: `STATE/host.json` has the answer,
+written at configure or by the first create after a boot or a change of the driver (scan.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from runai_runtime.errors import RefusalError
+from runai_runtime.host import Host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any
+
+VERSION = 1
+
+
+class Gpu:
+    """One GPU. Sizes are bytes: the total as NVML reports it, what the driver keeps of it, what a bare context takes
+    (0 where that couldn't be measured).
+    """
+
+    __slots__ = ("context", "index", "minor", "name", "reserved", "total", "uuid")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.index: int = values["index"]
+        self.uuid: str = values["uuid"]
+        self.name: str = values["name"]
+        self.minor: int = values["minor"]
+        self.total: int = values["total"]
+        self.reserved: int = values["reserved"]
+        self.context: int = values["context"]
+
+
+class File:
+    """A file of the driver, the names under which programs look for it, and the driver capability it belongs to."""
+
+    __slots__ = ("capability", "names", "path")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.path: str = values["path"]
+        self.names: list[str] = values["names"]
+        self.capability: str = values["capability"]
+
+
+class Inventory:
+    """The host's GPUs and the driver's files."""
+
+    __slots__ = ("driver", "gpus", "libraries", "programs")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.driver: str = values["driver"]
+        self.gpus = [Gpu(gpu) for gpu in values["gpus"]]
+        self.libraries = [File(file) for file in values["libraries"]]
+        self.programs = [File(file) for file in values["programs"]]
+
+
+def cache_path(host: Host) -> str:
+    return os.path.join(host.state, "host.json")
+
+
+def read_text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def circumstances() -> dict[str, str]:
+    """What makes a cached inventory stale when it changes: the boot and the loaded driver."""
+    return {
+        "boot": read_text("/proc/sys/kernel/random/boot_id"),
+        "module": read_text("/sys/module/nvidia/version"),
+    }
+
+
+def stamp(path: str) -> list[int]:
+    """Tells one version of a file from another: inode, size, time of change. Empty if it isn't there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def read_inventory(host: Host) -> Inventory:
+    """The inventory, scanned anew where the cache is missing or stale. Raises RefusalError without a driver."""
+    inventory = read_cache(host)
+    if inventory is None:
+        scan_in_child(host)
+        inventory = read_cache(host)
+    if inventory is None:
+        raise RefusalError("the host's GPUs were read and then changed at once; try again")
+    return inventory
+
+
+def read_cache(host: Host) -> Inventory | None:
+    try:
+        with open(cache_path(host), "rb") as file:
+            values = json.loads(file.read())
+        if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
+            return None
+        if any(stamp(path) != seen for path, seen in values["stamps"].items()):
+            return None
+        return Inventory(values)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def scan_in_child(host: Host) -> None:
+    """Have a child process scan the host into the cache: what the driver opens and starts stays out of the process
+    that is going to be the runtime. Rare: once a boot.
+    """
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(receiver)
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(null, descriptor)
+            from runai_runtime.scan import write_cache
+
+            write_cache(host)
+            status = 0
+        except RefusalError as refusal:
+            os.write(sender, str(refusal).encode("utf-8", "replace")[:4000])
+        except BaseException as error:  # noqa: BLE001 - this process must end here
+            os.write(sender, f"the host's GPUs can't be read ({type(error).__name__}: {error})".encode()[:4000])
+        finally:
+            os._exit(status)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        sentence = pipe.read().decode("utf-8", "replace")
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise RefusalError(sentence or "the host's GPUs can't be read: the driver ended the process that asked")

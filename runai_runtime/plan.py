@@ -1,0 +1,132 @@
+"""What has to be in a container with a share: the edits of its spec, and the plan for the hook (docs/architecture.md).
+
+What lies at our paths in the container is decided by the hook, in the container's mount namespace; the plan only says
+which of the host's files go where.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from runai_runtime.edits import AddDevice, AddHook
+from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.host import Host
+from runai_runtime.inventory import File, Gpu, Inventory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runai_runtime.edits import Edit
+
+STAGES = ("prestart", "createContainer", "poststop")
+
+# Our libraries: the name under which programs load them, and where the names of their files begin.
+OURS = {"libcuda.so.1": "libcuda.so", "libnvidia-ml.so.1": "libnvidia-ml.so"}
+
+CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
+
+DEFAULT_CAPABILITIES = "compute,utility"
+
+
+class Plan:
+    """The edits of the spec, and the lines for the hook."""
+
+    __slots__ = ("edits", "lines")
+
+    def __init__(self) -> None:
+        self.edits: list[Edit] = []
+        self.lines: list[str] = ["runai-plan\t1"]
+
+    def line(self, *fields: str) -> None:
+        for field in fields:
+            if "\t" in field or "\n" in field:
+                raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
+        self.lines.append("\t".join(fields))
+
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+
+def make_plan(
+    host: Host,
+    inventory: Inventory,
+    gpus: list[Gpu],
+    grant: str,
+    rootfs: str,
+    environment: dict[str, str],
+) -> Plan:
+    """The plan for a container with GPUS, whose grant lies in the folder GRANT."""
+    plan = Plan()
+    plan.line("rootfs", rootfs)
+    add_libraries(plan, host, inventory, wanted_capabilities(environment))
+    add_programs(plan, inventory, wanted_capabilities(environment))
+    add_nodes(plan, host, gpus)
+    for folder in environment.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"):
+        if folder.startswith("/") and not set(folder) & {"\t", "\n"}:
+            plan.line("search", folder)
+    plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]
+    return plan
+
+
+def wanted_capabilities(environment: dict[str, str]) -> set[str]:
+    wanted = set((environment.get("NVIDIA_DRIVER_CAPABILITIES") or DEFAULT_CAPABILITIES).split(","))
+    return wanted | {"compute", "utility"}  # without these two there is nothing to bound
+
+
+def is_wanted(file: File, capabilities: set[str]) -> bool:
+    return "all" in capabilities or file.capability in capabilities
+
+
+def our_library(host: Host, name: str) -> str:
+    """The file of libvgpu that stands in for NAME, a file name of the driver's; "" for any other file."""
+    for soname, beginning in OURS.items():
+        if name.startswith(beginning):
+            return os.path.join(host.libvgpu, soname)
+    return ""
+
+
+def add_libraries(plan: Plan, host: Host, inventory: Inventory, capabilities: set[str]) -> None:
+    for soname in OURS:
+        real = [file.path for file in inventory.libraries if soname in file.names]
+        if not real:
+            raise RefusalError(f"the driver's {soname} is missing on this host; reinstall the NVIDIA driver")
+        plan.line("real", soname, need(real[0]))
+        plan.line("ours", soname, need(our_library(host, soname)))
+    for file in inventory.libraries:
+        if is_wanted(file, capabilities):
+            for name in file.names:
+                plan.line("library", name, our_library(host, name) or need(file.path))
+
+
+def add_programs(plan: Plan, inventory: Inventory, capabilities: set[str]) -> None:
+    for file in inventory.programs:
+        if is_wanted(file, capabilities):
+            for name in file.names:
+                plan.line("program", f"/usr/bin/{name}", need(file.path))
+
+
+def add_nodes(plan: Plan, host: Host, gpus: list[Gpu]) -> None:
+    """A device node becomes a device of the spec; a file that stands in for one (a simulated GPU) is mounted."""
+    for name in (*CONTROL_NODES, *(f"nvidia{gpu.minor}" for gpu in gpus)):
+        source = os.path.join(host.devices, name)
+        try:
+            status = os.stat(source)
+        except OSError as error:
+            raise RefusalError(
+                f"the driver's device node {source} can't be used: {reason(error)}; run nvidia-smi on the host, which "
+                "loads the driver, and nvidia-modprobe -u -c0",
+            ) from error
+        target = f"/dev/{name}"
+        if stat.S_ISCHR(status.st_mode):
+            plan.edits.append(AddDevice(source, status, target))
+        elif stat.S_ISREG(status.st_mode):
+            plan.line("device", target, source)
+        else:
+            raise RefusalError(f"{source} is neither a device node nor a file; see the driver's installation")
+
+
+def need(path: str) -> str:
+    """PATH, if there is such a file."""
+    if not os.path.isfile(path):
+        raise RefusalError(f"{path} is missing on this host; install the driver or runai-runtime again")
+    return path

@@ -1,0 +1,107 @@
+"""Giving a container its share: request, grant, plan, and the edited config.json.
+
+Everything fails closed: what can't be done as asked raises RefusalError, with nothing left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from runai_runtime import grant as grants
+from runai_runtime import spec as specs
+from runai_runtime.commandline import CommandLine
+from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.host import Host, read_host
+from runai_runtime.inventory import Gpu, Inventory, read_inventory
+from runai_runtime.plan import make_plan
+from runai_runtime.request import MEMORY, Request, read_request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runai_runtime.spec import Spec
+
+LARGEST_CONFIG = 64 << 20
+
+
+def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> None:
+    """Edit the config.json at PATH, which reads TEXT, if the container asks for a share."""
+    spec = parse(path, text)
+    environment = specs.environment_of(spec)
+    request = read_request(specs.annotations_of(spec), environment)
+    if request is None:
+        return
+    if line.command == "restore":
+        raise RefusalError("a container with a share of a GPU can't be restored; start it anew")
+    refuse_shared_root(spec)
+    host = read_host(configuration)
+    inventory = read_inventory(host)
+    gpus = choose(spec, request, inventory, environment, host)
+    shares = grants.shares_of(request, gpus)
+    folder = grants.directory(host, line.container)
+    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment)
+    for edit in plan.edits:
+        edit.apply(spec)
+    root = line.root or grants.default_root(host.runtime)
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text())
+    try:
+        replace(path, json.dumps(spec).encode())
+    except BaseException:
+        grants.remove_grant(folder)
+        raise
+
+
+def parse(path: str, text: bytes) -> Spec:
+    if len(text) > LARGEST_CONFIG:
+        raise RefusalError(f"{path} has {len(text)} bytes, and more than {LARGEST_CONFIG} can't be right")
+    try:
+        spec = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(f"{path} is damaged ({error}); see who made the bundle") from error
+    if not isinstance(spec, dict):
+        raise RefusalError(f"{path} is damaged (it is not a JSON object); see who made the bundle")
+    return spec
+
+
+def refuse_shared_root(spec: Spec) -> None:
+    propagation = specs.section(spec, "linux").get("rootfsPropagation")
+    if propagation in ("shared", "rshared"):
+        raise RefusalError(
+            "the container's root file system is shared with the host (docker does this for a volume with :shared), so "
+            "what is mounted for its share would appear on the host and stay; use :slave or :private for its volumes",
+        )
+
+
+def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str], host: Host) -> list[Gpu]:
+    """The GPUs that the spec grants; else those that the container wishes for; else the first."""
+    minors = specs.device_minors(spec)
+    if minors:
+        return grants.by_minor(inventory, minors)
+    visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
+    by_toolkit = specs.has_nvidia_hook(spec) or "nvidia-container-runtime" in os.path.basename(host.runtime)
+    if by_toolkit and visible not in ("", "none", "void"):
+        return grants.by_wish(inventory, visible if visible == "all" else f"device={visible}", "NVIDIA_VISIBLE_DEVICES")
+    return grants.by_wish(inventory, request.gpus)
+
+
+def replace(path: str, text: bytes) -> None:
+    """TEXT instead of what the file at PATH holds, with the same owner and mode, in one step."""
+    temporary = f"{path}.runai-{os.getpid()}"
+    status = os.stat(path)
+    try:
+        with open(temporary, "xb") as file:
+            os.fchmod(file.fileno(), status.st_mode & 0o7777)
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RefusalError(f"{path} can't be rewritten: {reason(error)}; see the file system it lies on") from error
+
+
+def refuse_checkpoint(line: CommandLine, configuration: str) -> None:
+    host = read_host(configuration)
+    if os.path.isdir(grants.directory(host, line.container)):
+        raise RefusalError(
+            f"the container {quoted(line.container)} has a share of a GPU ({MEMORY}) and can't be checkpointed: the "
+            "GPU's memory would not be in the checkpoint; stop it instead",
+        )

@@ -1,0 +1,215 @@
+"""A look at the host: NVML's GPUs, the driver's files, what a context takes. Slow; inventory.py caches it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pynvml
+
+from runai_runtime.errors import RefusalError
+from runai_runtime.host import Host
+from runai_runtime.inventory import VERSION, cache_path, circumstances, stamp
+
+# The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
+# links to it (its SONAME, and for linkers STEM.so) beside it.
+LIBRARIES = {
+    "compute": (
+        *("libcuda", "libcudadebugger", "libnvidia-opencl", "libnvidia-gpucomp", "libnvidia-ptxjitcompiler"),
+        *("libnvidia-allocator", "libnvidia-nvvm", "libnvidia-nvvm70", "libnvidia-compiler"),
+        *("libnvidia-pkcs11", "libnvidia-pkcs11-openssl3"),
+    ),
+    "utility": ("libnvidia-ml", "libnvidia-cfg"),
+    "video": ("libnvcuvid", "libnvidia-encode", "libnvidia-opticalflow"),
+    "graphics": (
+        *("libnvidia-eglcore", "libnvidia-glcore", "libnvidia-glsi", "libnvidia-tls", "libnvidia-fbc"),
+        *("libnvidia-rtcore", "libnvidia-glvkspirv", "libnvoptix", "libGLX_nvidia", "libEGL_nvidia"),
+        *("libGLESv2_nvidia", "libGLESv1_CM_nvidia", "libvdpau_nvidia"),
+    ),
+}
+
+PROGRAMS = {"utility": ("nvidia-smi", "nvidia-debugdump")}
+
+# Where drivers put their libraries beyond what the loader knows: containers' hosts, Debian, NixOS.
+LIBRARY_FOLDERS = (
+    *("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"),
+    *("/usr/lib/x86_64-linux-gnu/nvidia/current", "/usr/lib/nvidia/current", "/run/opengl-driver/lib"),
+)
+PROGRAM_FOLDERS = (
+    "/usr/bin",
+    "/usr/local/nvidia/bin",
+    "/usr/local/bin",
+    "/bin",
+    "/opt/bin",
+    "/run/current-system/sw/bin",
+)
+
+# NVML's figure for a process leaves this out for each context (measured on an H100, driver 580).
+CONTEXT_HIDDEN = 8 << 20
+
+NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration"
+
+
+def write_cache(host: Host) -> None:
+    """Scan the host into its cache. Raises RefusalError without a driver or a GPU."""
+    values = scan(host)
+    path = cache_path(host)
+    os.makedirs(host.state, mode=0o711, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+    os.replace(temporary, path)
+
+
+def scan(host: Host) -> dict[str, Any]:
+    """The inventory in the form in which it is cached."""
+    folders = library_folders(host)
+    cuda, nvml = find(folders, "libcuda.so.1"), find(folders, "libnvidia-ml.so.1")
+    for name, path in (("libcuda.so.1", cuda), ("libnvidia-ml.so.1", nvml)):
+        if not path:
+            raise RefusalError(f"this host has no NVIDIA driver: {name} is in none of its library folders; {NO_DRIVER}")
+    before = circumstances()
+    driver, gpus = ask_nvml(nvml)
+    contexts = measure_contexts(cuda, nvml)
+    return {
+        "version": VERSION,
+        "circumstances": before | {"module": circumstances()["module"]},
+        "for": host.driver,
+        "stamps": {path: stamp(path) for path in (cuda, nvml)},
+        "driver": driver,
+        "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
+        "libraries": list(libraries(folders, driver)),
+        "programs": list(programs(host.driver.get("programs", PROGRAM_FOLDERS))),
+    }
+
+
+def library_folders(host: Host) -> list[str]:
+    """Where the driver's libraries may lie, the best guess first."""
+    configured: list[str] | None = host.driver.get("libraries")
+    folders = configured if configured is not None else [*known_to_loader(), *LIBRARY_FOLDERS]
+    return list(dict.fromkeys(folders))
+
+
+def known_to_loader() -> list[str]:
+    """The folders from which the host's loader takes 64-bit driver libraries."""
+    try:
+        listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    lines = [line for line in listing.splitlines() if "libcuda.so.1 " in line or "libnvidia-ml.so.1 " in line]
+    return [os.path.dirname(line.rpartition("=> ")[2]) for line in lines if "64" in line]
+
+
+def find(folders: list[str], name: str) -> str:
+    """The real path of the first file called NAME, or ""."""
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return os.path.realpath(path)
+    return ""
+
+
+def libraries(folders: list[str], driver: str) -> Iterator[dict[str, Any]]:
+    for capability, stems in LIBRARIES.items():
+        for stem in stems:
+            path = find(folders, f"{stem}.so.{driver}") or find(folders, f"{stem}.so.1")
+            if path:
+                yield {"path": path, "names": names_of(path, stem, folders), "capability": capability}
+
+
+def names_of(path: str, stem: str, folders: list[str]) -> list[str]:
+    """PATH's own name and those of the links to it."""
+    names = {os.path.basename(path)}
+    for folder in dict.fromkeys((os.path.dirname(path), *folders)):
+        links = glob.glob(os.path.join(glob.escape(folder), f"{stem}.so*"))
+        names.update(os.path.basename(link) for link in links if os.path.realpath(link) == path)
+    return sorted(names)
+
+
+def programs(folders: list[str] | tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for capability, names in PROGRAMS.items():
+        for name in names:
+            path = find(list(folders), name)
+            if path:
+                yield {"path": path, "names": [name], "capability": capability}
+
+
+def ask_nvml(library: str) -> tuple[str, list[dict[str, Any]]]:
+    """The driver's version, and its GPUs."""
+    try:
+        ctypes.CDLL(library)  # pynvml asks for it by SONAME, which is then this one wherever it lies
+        pynvml.nvmlInit()
+    except (OSError, pynvml.NVMLError) as error:
+        raise RefusalError(f"the NVIDIA driver doesn't answer ({error}); see whether nvidia-smi works") from error
+    try:
+        gpus = [describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        driver = text(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
+    if not gpus:
+        raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
+    return driver, gpus
+
+
+def describe(index: int) -> dict[str, Any]:
+    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+    reserved = 0
+    with contextlib.suppress(pynvml.NVMLError, AttributeError):  # version 2 came with R510
+        reserved = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2).reserved
+    return {
+        "index": index,
+        "uuid": text(pynvml.nvmlDeviceGetUUID(device)),
+        "name": text(pynvml.nvmlDeviceGetName(device)),
+        "minor": pynvml.nvmlDeviceGetMinorNumber(device),
+        "total": int(memory.total),
+        "reserved": int(reserved),
+    }
+
+
+def text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def measure_contexts(cuda: str, nvml: str) -> dict[str, int]:
+    """Bytes that a bare context takes, by GPU: makes one on each for a moment and reads the driver's figure for it.
+
+    A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container.
+    """
+    for name in [name for name in os.environ if name.startswith("CUDA_")]:
+        del os.environ[name]
+    found: dict[str, int] = {}
+    try:
+        library = ctypes.CDLL(cuda)
+    except OSError:
+        return found
+    count = ctypes.c_int()
+    if library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
+        return found
+    for device in range(count.value):
+        uuid = (ctypes.c_ubyte * 16)()
+        context = ctypes.c_void_p()
+        if library.cuDeviceGetUuid(ctypes.byref(uuid), device) or library.cuDevicePrimaryCtxRetain(
+            ctypes.byref(context), device
+        ):
+            continue
+        with contextlib.suppress(pynvml.NVMLError):
+            name = uuid_text(bytes(uuid))
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(name))
+            mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+            if mine and mine[0]:
+                found[name] = int(mine[0]) + CONTEXT_HIDDEN
+        library.cuDevicePrimaryCtxRelease_v2(device)
+    return found
+
+
+def uuid_text(raw: bytes) -> str:
+    """As NVML writes it."""
+    digits = raw.hex()
+    return "GPU-" + "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,87 @@
+"""The OCI runtime that docker starts: looks for a request, edits the container for it, and becomes the real runtime.
+
+Docker starts it four times for one `docker run`, so it imports as little as it can: what only a container with a share
+needs is imported where it is needed. It never writes to stdout or stderr (they may be the container's own) and never
+waits for another program: it replaces itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from runai_runtime.commandline import INSPECTED, CommandLine
+from runai_runtime.errors import RefusalError
+
+
+def main(configuration: str, runtime: str) -> None:
+    """Be RUNTIME, the low-level runtime, for a container edited as CONFIGURATION says. Does not return."""
+    log = ""
+    try:
+        line = CommandLine(sys.argv[1:])
+        log = line.log
+        if line.command in INSPECTED:
+            inspect(line, configuration)
+        become(runtime, sys.argv[1:])
+    except RefusalError as refusal:
+        fail(str(refusal), log)
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        fail(f"an error that nobody expected ({type(error).__name__}: {error}); please report it", log)
+
+
+def inspect(line: CommandLine, configuration: str) -> None:
+    """Give the container its share if it asks for one; refuse what can't be done with a share."""
+    if line.command == "checkpoint":
+        from runai_runtime.prepare import refuse_checkpoint
+
+        refuse_checkpoint(line, configuration)
+        return
+    path = os.path.join(line.bundle, "config.json")
+    text = read_regular(path)
+    # Almost every container asks for nothing: no need to parse what doesn't even hold the name. (JSON can also write
+    # a letter as \u00xx.)
+    if text is not None and (b"RUNAI_" in text or b"\\u00" in text):
+        from runai_runtime.prepare import prepare
+
+        prepare(line, configuration, path, text)
+
+
+def read_regular(path: str) -> bytes | None:
+    """The content of a regular file; None if there is none: the real runtime says that better."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        is_regular = os.fstat(descriptor).st_mode & 0o170000 == 0o100000
+        return file.read() if is_regular else None
+
+
+def become(runtime: str, arguments: list[str]) -> None:
+    try:
+        os.execv(runtime, [runtime, *arguments])  # noqa: S606 - no shell is the point
+    except OSError as error:
+        from runai_runtime.errors import reason
+
+        raise RefusalError(
+            f"the low-level runtime {runtime} can't be started: {reason(error)}; install it, or name another one with "
+            "runai-ctl configure",
+        ) from error
+
+
+def fail(sentence: str, log: str) -> None:
+    """Say SENTENCE where the caller looks for it (docker shows the log's last error to the person), and end."""
+    import json
+    import time
+
+    message = "runai: " + " ".join(sentence.split())
+    if log:
+        entry = {"level": "error", "msg": message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        try:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError:
+            log = ""
+    if not log:
+        os.write(2, (message + "\n").encode("utf-8", "replace"))
+    sys.exit(1)

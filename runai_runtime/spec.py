@@ -1,0 +1,65 @@
+"""What is read from a container's config.json (OCI runtime specification). Any part may be missing or of a wrong type:
+the low-level runtime judges the rest, here only what matters is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runai_runtime.errors import RefusalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+
+DEVICE = "/dev/nvidia"
+
+
+def section(parent: object, key: str) -> dict[str, Any]:
+    """The object at KEY, empty if there is none."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def entries(parent: object, key: str) -> list[dict[str, Any]]:
+    """The objects in the list at KEY."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def environment_of(spec: Spec) -> dict[str, str]:
+    """The process's environment; of a name that is set twice, the last."""
+    pairs = section(spec, "process").get("env")
+    if not isinstance(pairs, list):
+        return {}
+    split = (pair.partition("=") for pair in pairs if isinstance(pair, str))
+    return {name: value for name, equals, value in split if equals}
+
+
+def annotations_of(spec: Spec) -> dict[str, str]:
+    return {key: value for key, value in section(spec, "annotations").items() if isinstance(value, str)}
+
+
+def device_minors(spec: Spec) -> list[int]:
+    """Minor numbers of the GPUs whose device nodes the spec grants, as devices or as mounts."""
+    paths = [device.get("path") for device in entries(section(spec, "linux"), "devices")]
+    paths += [mount.get("destination") for mount in entries(spec, "mounts")]
+    numbers = [path[len(DEVICE) :] for path in paths if isinstance(path, str) and path.startswith(DEVICE)]
+    return sorted({int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 6})
+
+
+def has_nvidia_hook(spec: Spec) -> bool:
+    """Whether NVIDIA's toolkit injects GPUs by a hook of this spec."""
+    hooks = section(spec, "hooks")
+    paths = [hook.get("path") for stage in hooks for hook in entries(hooks, stage)]
+    return any(isinstance(path, str) and "nvidia-container" in path.rpartition("/")[2] for path in paths)
+
+
+def rootfs(spec: Spec, bundle: str) -> str:
+    path = section(spec, "root").get("path")
+    if not isinstance(path, str) or not path:
+        raise RefusalError("the container's config.json names no root file system; see who made the bundle")
+    return os.path.realpath(os.path.join(bundle, path))

@@ -1,0 +1,31 @@
+"""What every test has: full or short counts, and a suite in which nothing is skipped unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+SOAK = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="full counts instead of a tenth")
+
+
+@pytest.fixture(scope="session")
+def count(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """count(full) is how often a test repeats: full under ./dev soak, a tenth (at least once) otherwise."""
+    soak = bool(request.config.getoption("--soak"))
+    return lambda full: full if soak else max(1, full // 10)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A skip is a failure, unless the test is marked may_skip and so says that it can do without."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("may_skip") is None:
+        where, line, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{where}:{line}: skipped, which only a test marked may_skip may be: {reason}"
+    return report

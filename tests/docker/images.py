@@ -1,0 +1,128 @@
+"""Images for tests, made from files of this machine: no registry is asked.
+
+Each is a tar that Python writes, kept on disk under the hash of what went into it, and given to
+`docker import`. `TARGETS` holds one line an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.docker.engine import DATA, Engine
+
+BUSYBOX = "runai-test:busybox"
+MUSL = "runai-test:musl"
+
+MACHINE = platform.machine()
+MULTIARCH = f"{MACHINE}-linux-gnu"
+LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
+GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1")
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+GROUP = "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n"
+
+
+class Tree:
+    """The files of an image: path without a leading slash -> tar entry and content."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
+
+    def folder(self, path: str, mode: int = 0o755, owner: int = 0) -> None:
+        self._add(path, tarfile.DIRTYPE, mode, owner=owner)
+
+    def file(self, path: str, content: bytes | str, mode: int = 0o644, owner: int = 0) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        self._add(path, tarfile.REGTYPE, mode, data, owner=owner)
+
+    def copy(self, path: str, source: Path) -> None:
+        """The file that source leads to, with its mode."""
+        self.file(path, source.read_bytes(), source.stat().st_mode & 0o777)
+
+    def link(self, path: str, target: str) -> None:
+        self._add(path, tarfile.SYMTYPE, 0o777, target=target)
+
+    def _add(self, path: str, kind: bytes, mode: int, data: bytes = b"", *, target: str = "", owner: int = 0) -> None:
+        for parent in reversed(Path(path).parents):
+            if str(parent) != "." and str(parent) not in self._entries:
+                self.folder(str(parent))
+        entry = tarfile.TarInfo(path)
+        entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), target
+        entry.uid = entry.gid = owner
+        self._entries[path] = (entry, data)
+
+    def tar(self) -> bytes:
+        """The same tree gives the same bytes: parents before what is in them, and no times."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for entry, data in self._entries.values():
+                tar.addfile(entry, io.BytesIO(data))
+        return buffer.getvalue()
+
+
+def basis() -> Tree:
+    """What every image has: Debian's folders with /bin, /sbin, /lib and /lib64 merged into /usr, and busybox."""
+    busybox = Path("/usr/bin/busybox").resolve()
+    tree = Tree()
+    for name in ("bin", "sbin", "lib", "lib64"):
+        tree.folder(f"usr/{name}")
+        tree.link(name, f"usr/{name}")
+    for name in ("dev", "etc", "proc", "run", "sys", "usr/local/bin", "var/tmp"):
+        tree.folder(name)
+    tree.folder("tmp", 0o1777)
+    tree.folder("root", 0o700)
+    tree.folder("home/user", owner=1000)
+    tree.file("etc/passwd", PASSWD)
+    tree.file("etc/group", GROUP)
+    tree.copy("usr/bin/busybox", busybox)
+    applets = subprocess.run([busybox, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            tree.link(f"usr/bin/{applet}", "busybox")
+    return tree
+
+
+def busybox_tree() -> Tree:
+    """Busybox, and this machine's glibc in Debian's places, so that dynamically linked programs run."""
+    tree = basis()
+    libraries = Path("/usr/lib", MULTIARCH)
+    loader = LOADERS[MACHINE]
+    tree.copy(f"usr/lib/{MULTIARCH}/{Path(loader).name}", Path("/", loader))
+    tree.link(f"usr/{loader}", f"/lib/{MULTIARCH}/{Path(loader).name}")
+    for name in GLIBC:
+        if (library := libraries / name).exists():
+            tree.copy(f"usr/lib/{MULTIARCH}/{name}", library)
+    return tree
+
+
+TARGETS: dict[str, Callable[[], Tree]] = {
+    BUSYBOX: busybox_tree,
+    MUSL: basis,  # no glibc at all: static programs, as in an image of Alpine's
+}
+
+
+def archive(name: str) -> Path:
+    """The image's tar, made when its inputs are others than the last time."""
+    content = TARGETS[name]().tar()
+    path = DATA / "images" / f"{name.replace(':', '-')}-{hashlib.sha256(content).hexdigest()[:16]}.tar"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_bytes(content)
+        scratch.rename(path)
+        for old in path.parent.glob(f"{name.replace(':', '-')}-*.tar"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    return path
+
+
+def load(engine: Engine, name: str = BUSYBOX) -> str:
+    """Have the image in the engine; its name comes back."""
+    engine.docker("import", "--change", 'CMD ["/bin/sh"]', archive(name), name)
+    return name

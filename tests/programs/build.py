@@ -1,0 +1,96 @@
+"""Compile the test programs: for glibc 2.17, so that they run in every image that has a glibc at all.
+
+The driver's libraries are linked by SONAME alone, through a stub made from what the program asks for, so that a
+program finds in a container whatever libcuda.so.1 is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+FOLDER = Path(__file__).parent
+TOP = FOLDER.parents[1]
+CACHE = TOP / "build/programs"
+TARGET = "x86_64-linux-gnu.2.17"
+FLAGS = ("-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
+LIBRARIES = {"cu": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}
+
+
+@functools.cache
+def tools() -> tuple[str, str]:
+    """The zig program and the folder with cuda.h and nvml.h, as the build of the wheel finds them."""
+    found = subprocess.run(
+        [sys.executable, TOP / "cmake/locate.py"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    zig, headers = found.split(";")
+    return zig, headers
+
+
+def program(name: str, *flags: str) -> Path:
+    """The path of the compiled tests/programs/NAME.c; compiled once for the same source, headers and flags.
+
+    With `-static` among the flags the program holds a musl libc and no driver library.
+    """
+    return _program(name, flags)
+
+
+@functools.cache
+def _program(name: str, flags: tuple[str, ...]) -> Path:
+    zig, headers = tools()
+    source = FOLDER / f"{name}.c"
+    inputs = "\0".join([source.read_text(), Path(__file__).read_text(), zig, headers, *flags])
+    made = CACHE / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
+    if made.exists():
+        return made
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        compiled = _compile(source, Path(scratch), flags)
+        compiled.rename(made)
+    return made
+
+
+def _compile(source: Path, scratch: Path, flags: tuple[str, ...]) -> Path:
+    _, headers = tools()
+    compiled, linked = scratch / "program.o", scratch / "program"
+    static = "-static" in flags
+    target = "x86_64-linux-musl" if static else TARGET
+    _zig(target, *FLAGS, *flags, "-isystem", headers, "-c", source, "-o", compiled)
+    stubs = [] if static else [_stub(scratch, *library) for library in _needed(compiled).items()]
+    # Lazy: a driver that lacks one function runs the programs that don't call it.
+    _zig(target, compiled, *stubs, *flags, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
+    return linked
+
+
+def _zig(target: str, *args: str | Path) -> None:
+    zig, _ = tools()
+    done = subprocess.run(
+        [zig, "cc", "-target", target, *map(str, args)], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"zig cc {' '.join(map(str, args))}:\n{done.stderr}")
+
+
+def _needed(compiled: Path) -> dict[str, set[str]]:
+    """The driver's libraries that an object file needs, each with the functions that it asks for."""
+    symbols = ELFFile(io.BytesIO(compiled.read_bytes())).get_section_by_name(".symtab")
+    undefined = {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
+    needed = {
+        soname: {name for name in undefined if name.startswith(prefix)} for prefix, soname in LIBRARIES.items()
+    }
+    return {soname: names for soname, names in needed.items() if names}
+
+
+def _stub(scratch: Path, soname: str, names: set[str]) -> Path:
+    source, compiled, stub = scratch / f"{soname}.c", scratch / f"{soname}.o", scratch / soname
+    source.write_text("".join(f"void {name}(void);\nvoid {name}(void) {{}}\n" for name in sorted(names)))
+    _zig(TARGET, "-O2", "-fPIC", "-c", source, "-o", compiled)
+    _zig(TARGET, "-shared", compiled, f"-Wl,-soname,{soname}", "-o", stub)
+    return stub

@@ -1,0 +1,101 @@
+/* Numbers and layouts of the driver's ioctls, and of the simulator's own: the mirror of tests/simgpu/abi.py,
+ * where sources and units stand. A unit test compares the two.
+ */
+#ifndef SIMGPU_ABI_H
+#define SIMGPU_ABI_H
+
+#include <stdint.h>
+
+#define GRANULE 0x200000
+
+#define ESC_FREE 0x29
+#define ESC_CONTROL 0x2A
+#define ESC_ALLOC 0x2B
+#define ESC_DUP_OBJECT 0x34
+#define UVM_INITIALIZE 0x30000001
+#define UVM_FREE 0x22
+#define SIM_UVM_MANAGED 0xF0
+
+#define CLASS_ROOT_CLIENT 0x41
+#define CLASS_DEVICE 0x80
+#define CLASS_SUBDEVICE 0x2080
+#define CLASS_MEMORY_LOCAL_USER 0x40
+#define CLASS_CONTEXT 0x9067
+
+#define ERR_INVALID_ADDRESS 0x1E
+#define ERR_NO_MEMORY 0x51
+
+#define SIM_CTRL_SYSTEM 0x51AD0001
+#define SIM_CTRL_GPU 0x51AD0002
+#define SIM_CTRL_PROCESSES 0x51AD0003
+#define SIM_CTRL_EXPORT 0x51AD0004
+#define SIM_CTRL_IMPORT 0x51AD0005
+
+struct rm_alloc {
+    uint32_t root, parent, handle, cls;
+    uint64_t params, rights;
+    uint32_t params_size, flags, status, pad;
+};
+
+struct rm_free {
+    uint32_t root, parent, handle, status;
+};
+
+struct rm_control {
+    uint32_t client, object, command, flags;
+    uint64_t params;
+    uint32_t params_size, status;
+};
+
+struct rm_dup {
+    uint32_t client, parent, object, source_client, source_object, flags, status;
+};
+
+/* NV_MEMORY_ALLOCATION_PARAMS since 545, of which only the size matters here. */
+struct rm_memory_params {
+    uint8_t before[64];
+    uint64_t size;
+    uint8_t after[56];
+};
+
+struct sim_system {
+    char driver_version[80];
+    uint32_t gpus, cuda_version;
+};
+
+struct sim_gpu {
+    uint32_t index, minor, domain, bus, device, architecture, capability_major, capability_minor, brand, watts;
+    int32_t fan_percent, ecc;
+    char name[96], uuid[48];
+    uint64_t total, reserved, used, context, context_unlisted;
+};
+
+struct sim_process {
+    uint32_t pid, pad;
+    uint64_t bytes;
+};
+
+struct sim_processes {
+    uint32_t index, count;
+};
+
+struct sim_share {
+    uint32_t client, parent_or_object, handle, granules;
+};
+
+struct sim_uvm {
+    uint64_t base, length;
+    uint32_t first, second, status, pad;
+};
+
+_Static_assert(sizeof(struct rm_alloc) == 48, "NVOS64");
+_Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
+_Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
+_Static_assert(sizeof(struct rm_dup) == 28, "NVOS55");
+_Static_assert(sizeof(struct rm_memory_params) == 128, "NV_MEMORY_ALLOCATION_PARAMS");
+_Static_assert(sizeof(struct sim_system) == 88, "abi.SIM_SYSTEM");
+_Static_assert(sizeof(struct sim_gpu) == 232, "abi.SIM_GPU");
+_Static_assert(sizeof(struct sim_process) == 16, "abi.SIM_PROCESS");
+_Static_assert(sizeof(struct sim_uvm) == 32, "abi.SIM_UVM_MAP");
+
+#endif

@@ -1,0 +1,9 @@
+#ifndef SIMGPU_VISIBLE_H
+#define SIMGPU_VISIBLE_H
+
+#include "driver.h"
+
+/* Order and choose devices as CUDA_VISIBLE_DEVICES says; the number that is left. */
+int visible_devices(struct device *devices, int count);
+
+#endif

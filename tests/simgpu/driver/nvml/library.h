@@ -1,0 +1,45 @@
+/* What the simulated libnvidia-ml knows: one open nvidiactl, and the GPUs whose nodes this process can open.
+ * A device keeps what never changes; memory and processes are asked for at each call.
+ */
+#ifndef SIMGPU_LIBRARY_H
+#define SIMGPU_LIBRARY_H
+
+#include <nvml.h>
+#include <stdbool.h>
+
+#include "rm.h"
+
+#define ALSO(function, name) extern __typeof__(function) name __attribute__((alias(#function)))
+
+struct nvmlDevice_st {
+    unsigned index;
+    struct sim_gpu info;
+};
+
+/* Lock, or say why not: the library must be initialised, and the device one of its own. */
+nvmlReturn_t enter(void);
+nvmlReturn_t enter_device(nvmlDevice_t device);
+nvmlReturn_t leave(nvmlReturn_t result);
+
+/* Copy a text to where the caller has `length` bytes, and leave. */
+nvmlReturn_t give_text(char *place, unsigned length, const char *text);
+
+/* Under the lock. */
+const struct rm *library_rm(void);
+unsigned library_count(void);
+nvmlDevice_t library_device(unsigned index); /* NULL where there is none */
+const char *library_driver_version(void);
+
+/* What a call answers that gives one number which is part of the device. */
+#define GIVE(device, place, value)                                   \
+    do {                                                             \
+        nvmlReturn_t entered = enter_device(device);                 \
+        if (entered)                                                 \
+            return entered;                                          \
+        if (!(place))                                                \
+            return leave(NVML_ERROR_INVALID_ARGUMENT);               \
+        *(place) = (value);                                          \
+        return leave(NVML_SUCCESS);                                  \
+    } while (0)
+
+#endif

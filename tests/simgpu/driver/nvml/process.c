@@ -1,0 +1,95 @@
+/* Lists of processes. The versions differ in the record's layout only. */
+#include <stdlib.h>
+
+#include "library.h"
+
+#define NO_INSTANCE 0xFFFFFFFF
+
+/* Room for this many in the first question; asked again with more where there are more. */
+#define FIRST_ROOM 64
+
+struct answer {
+    struct sim_processes head;
+    struct sim_process list[];
+};
+
+static nvmlReturn_t ask(const struct nvmlDevice_st *device, struct answer **answer)
+{
+    for (uint32_t room = FIRST_ROOM;;) {
+        size_t size = sizeof **answer + room * sizeof(struct sim_process);
+        *answer = calloc(1, size);
+        if (!*answer)
+            return NVML_ERROR_MEMORY;
+        (*answer)->head = (struct sim_processes){ .index = device->info.index, .count = room };
+        if (rm_control(library_rm(), SIM_CTRL_PROCESSES, *answer, size)) {
+            free(*answer);
+            return NVML_ERROR_UNKNOWN;
+        }
+        if ((*answer)->head.count <= room)
+            return NVML_SUCCESS;
+        room = (*answer)->head.count + FIRST_ROOM;
+        free(*answer);
+    }
+}
+
+static nvmlReturn_t list(nvmlDevice_t device, unsigned *count, void *infos, bool old)
+{
+    nvmlReturn_t result = enter_device(device);
+    if (result)
+        return result;
+    struct answer *answer;
+    if (!count || (*count && !infos))
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    result = ask(device, &answer);
+    if (result)
+        return leave(result);
+    unsigned room = *count;
+    *count = answer->head.count;
+    for (unsigned i = 0; room >= *count && i < *count; i++) {
+        const struct sim_process *process = &answer->list[i];
+        if (old)
+            ((nvmlProcessInfo_v1_t *)infos)[i] =
+                (nvmlProcessInfo_v1_t){ .pid = process->pid, .usedGpuMemory = process->bytes };
+        else
+            ((nvmlProcessInfo_t *)infos)[i] = (nvmlProcessInfo_t){
+                .pid = process->pid,
+                .usedGpuMemory = process->bytes,
+                .gpuInstanceId = NO_INSTANCE,
+                .computeInstanceId = NO_INSTANCE,
+            };
+    }
+    free(answer);
+    return leave(room < *count ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS);
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                     nvmlProcessInfo_t *infos)
+{
+    return list(device, count, infos, false);
+}
+ALSO(nvmlDeviceGetComputeRunningProcesses_v3, nvmlDeviceGetComputeRunningProcesses_v2);
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                  nvmlProcessInfo_v1_t *infos)
+{
+    return list(device, count, infos, true);
+}
+
+/* No graphics and no MPS here: lists without an entry. */
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                      nvmlProcessInfo_t *infos)
+{
+    (void)infos;
+    GIVE(device, count, 0);
+}
+ALSO(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDeviceGetGraphicsRunningProcesses_v2);
+ALSO(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDeviceGetMPSComputeRunningProcesses_v3);
+ALSO(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlDeviceGetMPSComputeRunningProcesses_v2);
+
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                   nvmlProcessInfo_v1_t *infos)
+{
+    (void)infos;
+    GIVE(device, count, 0);
+}
+ALSO(nvmlDeviceGetGraphicsRunningProcesses, nvmlDeviceGetMPSComputeRunningProcesses);

@@ -1,0 +1,133 @@
+"""A simulated GPU host in a folder: FOLDER/lib, FOLDER/bin and FOLDER/dev, as a host with a driver has them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .build import build
+from .config import HostConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = Path(tempfile.gettempdir()) / f"runai-simgpu-{os.getuid()}"
+"""Where the user side is built; a few MiB, kept from run to run."""
+START_SECONDS = 10
+MNT_DETACH = 2
+
+
+class SimHost:
+    """A context manager: the host is up inside the `with`, and nothing of it is mounted or runs after.
+
+    `config` is what config.HostConfig.parse reads; None is one RTX 2080 Ti of 10989 MiB.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder.absolute()
+        self.host = HostConfig.parse(config)
+        self._config = config
+        self._kernel: subprocess.Popen[bytes] | None = None
+
+    @property
+    def lib(self) -> Path:
+        """Folder of the driver's libraries."""
+        return self.folder / "lib"
+
+    @property
+    def bin(self) -> Path:
+        """Folder of nvidia-smi."""
+        return self.folder / "bin"
+
+    @property
+    def dev(self) -> Path:
+        """Folder of the device nodes."""
+        return self.folder / "dev"
+
+    def __enter__(self) -> SimHost:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Build what isn't built, lay out the folder, mount the nodes. Raises RuntimeError where that fails."""
+        _unmount(self.dev)
+        self.dev.mkdir(parents=True, exist_ok=True)
+        built = build(CACHE)
+        for part in (self.lib, self.bin):
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(built / part.name, part, symlinks=True)
+        command = [sys.executable, "-m", f"{__package__}.kernel", str(self.dev)]
+        if self._config is not None:
+            config = self.folder / "config.json"
+            config.write_text(json.dumps(self._config))
+            command += ["--config", str(config)]
+        log = self.folder / "kernel.log"
+        with log.open("wb") as output:
+            self._kernel = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            self._wait(log)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, log: Path) -> None:
+        assert self._kernel is not None
+        for _ in range(START_SECONDS * 100):
+            if (self.dev / "nvidiactl").exists():
+                return
+            if self._kernel.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise RuntimeError(f"simgpu: the kernel side does not start:\n{log.read_text()}")
+
+    def stop(self) -> None:
+        """Unmount and end the kernel side. What still has a node open gets ENOTCONN from then on."""
+        _unmount(self.dev)
+        if self._kernel is not None:
+            self._kernel.terminate()
+            try:
+                self._kernel.wait(5)
+            except subprocess.TimeoutExpired:
+                self._kernel.kill()
+                self._kernel.wait()
+            self._kernel = None
+
+    def state(self) -> dict[str, Any]:
+        """All that the kernel side tells: kernel.DeviceNodes.state()."""
+        value: dict[str, Any] = json.loads((self.dev / ".state").read_text())
+        return value
+
+    def used(self, gpu: int = 0) -> int:
+        """Bytes of a GPU that are really taken, without what is reserved."""
+        return int(self.state()["gpus"][gpu]["used"])
+
+    def processes(self, gpu: int = 0) -> dict[int, int]:
+        """Bytes really taken by process (pids of this side), contexts and managed memory included."""
+        return {process["pid"]: process["used"] for process in self.state()["gpus"][gpu]["processes"]}
+
+    def environment(self) -> dict[str, str]:
+        """os.environ for a program on this host: the driver's libraries and programs in front."""
+        path = f"{self.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}"
+        return {**os.environ, "LD_LIBRARY_PATH": str(self.lib), "PATH": path}
+
+
+def _unmount(folder: Path) -> None:
+    """Take a mount away, one that a crashed run left behind included."""
+    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8") as mounts:
+        mounted = sum(line.split()[1].encode().decode("unicode_escape") == str(folder) for line in mounts)
+        for _ in range(mounted):
+            ctypes.CDLL(None).umount2(str(folder).encode(), MNT_DETACH)

@@ -1,0 +1,70 @@
+"""Who calls: processes as the kernel tells them apart, and as a caller's pid namespace sees them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+
+NS_GET_PARENT = 0xB702
+"""ioctl(2) of a namespace's file: a descriptor of the namespace above (ioctl_ns(2))."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, even when its pid is used again: pid as this side sees it, start time in clock ticks."""
+
+    pid: int
+    start: int
+
+    @property
+    def alive(self) -> bool:
+        """Is it still the one with that pid?"""
+        try:
+            return _start_time(self.pid) == self.start
+        except OSError:
+            return False
+
+
+def process_of(thread: int) -> Process:
+    """The process of a thread id. FUSE names the thread that called, not its process."""
+    pid = int(_status(thread)["Tgid"])
+    return Process(pid, _start_time(pid))
+
+
+def pid_seen_by(process: Process, caller: Process) -> int | None:
+    """The process's pid in the caller's pid namespace; None where it isn't visible there."""
+    try:
+        if not process.alive:
+            return None
+        pids = [int(pid) for pid in _status(process.pid)["NSpid"].split()]
+        above = pid_namespaces(process.pid).index(pid_namespaces(caller.pid)[0])
+    except (OSError, ValueError, KeyError):
+        return None
+    return pids[-1 - above] if above < len(pids) else None
+
+
+def pid_namespaces(pid: int) -> list[int]:
+    """Inodes of the pid namespaces that a process lives in, its own first."""
+    namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    found = []
+    while True:
+        found.append(os.fstat(namespace).st_ino)
+        try:
+            parent = fcntl.ioctl(namespace, NS_GET_PARENT)
+        except OSError:
+            # EPERM: the namespace above is not ours to see, so this is the outermost one that counts.
+            return found
+        finally:
+            os.close(namespace)
+        namespace = parent
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def _start_time(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])

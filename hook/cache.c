@@ -47,6 +47,9 @@ static void take(struct collector *collector, const char *bytes, size_t count) {
 void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
     cleanup_close int fd = rootfs_resolve(rootfs, CACHE, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     struct stat facts;
+    if (fd < 0 && !rootfs_absent(errno))
+        fail("the image's %s can't be opened, %s; look at the image and its volumes", CACHE, why(errno));
+    /* Nor does the loader read anything else. */
     if (fd < 0 || fstat(fd, &facts) < 0 || !S_ISREG(facts.st_mode))
         return;
     static struct collector collector;

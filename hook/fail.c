@@ -52,7 +52,6 @@ const char *why(int error) {
     case ESTALE:
     case ENOTCONN: return "its file system is gone";
     case EAGAIN: return "it kept changing during the look-up";
-    case ENOSYS: return "the kernel lacks a call (5.12 or later is needed)";
     default: break;
     }
     static char text[32];

@@ -56,7 +56,7 @@ static void find_home(struct rootfs *rootfs, char home[PATH_MAX]) {
 }
 
 /* The same folder under two mounts is two folders: what covers a file in one doesn't in the other. */
-static bool known(const struct loader *loader, const struct stat *facts, int mount) {
+static bool have_folder(const struct loader *loader, const struct stat *facts, int mount) {
     for (size_t i = 0; i < loader->folder_count; i++) {
         const struct folder *folder = &loader->folders[i];
         if (folder->inode == facts->st_ino && folder->device == facts->st_dev && folder->mount == mount)
@@ -69,10 +69,13 @@ static bool known(const struct loader *loader, const struct stat *facts, int mou
 static bool add_one(struct loader *loader, const char *path) {
     cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH | O_DIRECTORY);
     struct stat facts;
-    if (fd < 0 || fstat(fd, &facts) < 0)
+    if (fd < 0 && rootfs_absent(errno))
         return false;
+    if (fd < 0 || fstat(fd, &facts) < 0)
+        fail("the folder %s can't be checked for driver libraries, %s; look at the image and its volumes", path,
+             why(errno));
     int mount = mount_id(fd);
-    if (known(loader, &facts, mount))
+    if (have_folder(loader, &facts, mount))
         return false;
     if (loader->folder_count == FOLDERS)
         fail("the image can't be checked for driver libraries, its loader is told of more than %d folders; "
@@ -107,6 +110,8 @@ static void add_variants(struct loader *loader, const char *path) {
     if (snprintf(variants, sizeof variants, "%s/glibc-hwcaps", path) >= (int)sizeof variants)
         return;
     cleanup_closedir DIR *folder = list(loader->rootfs, variants);
+    if (!folder && !rootfs_absent(errno))
+        fail("the folder %s can't be listed, %s; look at the image and its volumes", variants, why(errno));
     for (struct dirent *entry = NULL; folder && (entry = readdir(folder)) != NULL;)
         if (entry->d_name[0] != '.' &&
             snprintf(below, sizeof below, "%s/%s", variants, entry->d_name) < (int)sizeof below)
@@ -175,10 +180,10 @@ bool loader_offers(const struct loader *loader, const char *name) {
     return false;
 }
 
-/* What a name leads to. Links to nowhere and in circles can't be loaded; any other trouble might be a file. */
+/* What a name leads to. From a link to nowhere nothing can be loaded; any other trouble might hide a library. */
 static void see_one(const struct loader *loader, struct ours *ours, const char *path, see_entry *see) {
     cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH);
-    if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENOTDIR || errno == ENAMETOOLONG))
+    if (fd < 0 && rootfs_absent(errno))
         return;
     struct stat facts;
     if (fd < 0 || fstat(fd, &facts) < 0)

@@ -50,6 +50,10 @@ int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags) {
     return look_up(rootfs->fd, path, flags, IN_ROOT);
 }
 
+bool rootfs_absent(int error) {
+    return error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG;
+}
+
 bool rootfs_path(const struct rootfs *rootfs, int fd, char path[PATH_MAX]) {
     char host[PATH_MAX];
     size_t root = strlen(rootfs->path);

@@ -21,6 +21,10 @@ void rootfs_open(struct rootfs *rootfs, const char *path, int state);
 /* Looks PATH up as the container would. FLAGS are those of open. Returns a descriptor, or -1 with errno. */
 int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags);
 
+/* True if the errno of a look-up says that there is nothing. Not ELOOP: it also stands for the links of /proc, which
+ * lead somewhere once the container runs. */
+bool rootfs_absent(int error);
+
 /* Where the thing behind FD lies in the container, without symbolic links. False: not inside of the root. */
 bool rootfs_path(const struct rootfs *rootfs, int fd, char path[PATH_MAX]);
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-SOAK = pytest.StashKey[bool]()
+pytest_plugins = ["pytester"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def count(request: pytest.FixtureRequest) -> Callable[[int], int]:
-    """count(full) is how often a test repeats: full under ./dev soak, a tenth (at least once) otherwise."""
+    """How often to repeat: the full count under ./dev soak, a tenth of it (at least once) otherwise."""
     soak = bool(request.config.getoption("--soak"))
     return lambda full: full if soak else max(1, full // 10)
 

@@ -70,10 +70,13 @@ class Place:
         STATE.mkdir(parents=True, exist_ok=True)
         taken: Place | None = None
         for number in range(PLACES):
+            used = (DATA / str(number)).exists() or (STATE / str(number)).exists()
+            if not used and taken is not None:
+                continue
             place = cls._lock_number(number)
             if place is None:
                 continue
-            if place.data.exists() or place.state.exists():
+            if used:
                 place.clear()
             if taken is None:
                 taken = place
@@ -98,7 +101,7 @@ class Place:
     def clear(self) -> None:
         """End the daemons, shims and containers of this place, take its mounts and its folders away."""
         deadline = time.monotonic() + STOP_SECONDS
-        while pids := {*self._daemons(), *self._contained()}:
+        while pids := set(self.processes()):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -116,6 +119,11 @@ class Place:
         for folder in (self.state, self.data):
             if folder.exists():
                 shutil.rmtree(folder)
+
+    def processes(self) -> Iterator[int]:
+        """The pids of all that runs in this place."""
+        yield from self._daemons()
+        yield from self._contained()
 
     def release(self) -> None:
         os.close(self._lock)
@@ -248,16 +256,14 @@ class Engine:
         return {"PATH": self._search_path(), "HOME": home, "DOCKER_CONFIG": home, "LANG": "C.UTF-8"}
 
     def docker(
-        self, *args: str | Path, check: bool = True, input: str | None = None, timeout: float = 120
+        self, *args: str | Path, check: bool = True, stdin: str | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run one docker command to its end. With check, a failure raises with what the command printed."""
         done = subprocess.run(
             self.command(*args),
             env=self.environment(),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            input=stdin or "",
+            capture_output=True,
             text=True,
             timeout=timeout,
             check=False,

@@ -82,9 +82,7 @@ def _needed(compiled: Path) -> dict[str, set[str]]:
     """The driver's libraries that an object file needs, each with the functions that it asks for."""
     symbols = ELFFile(io.BytesIO(compiled.read_bytes())).get_section_by_name(".symtab")
     undefined = {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
-    needed = {
-        soname: {name for name in undefined if name.startswith(prefix)} for prefix, soname in LIBRARIES.items()
-    }
+    needed = {soname: {name for name in undefined if name.startswith(prefix)} for prefix, soname in LIBRARIES.items()}
     return {soname: names for soname, names in needed.items() if names}
 
 

@@ -28,7 +28,7 @@ TARGET = "x86_64-linux-gnu.2.17"
 FLAGS = (
     "-std=gnu17 -D_GNU_SOURCE -O2 -g0 -fPIC -pthread -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-declarations "
     "-Wold-style-definition -Wformat=2 -Wundef -Wwrite-strings -Wcast-align -Wpointer-arith -Wvla -Wswitch-enum "
-    "-Wno-switch-enum -Wconversion -Wsign-conversion -Wimplicit-fallthrough -Wnull-dereference -Wunused"
+    "-Wno-switch-enum -Wconversion -Wsign-conversion -Wimplicit-fallthrough -Wnull-dereference -Wno-deprecated-declarations"
 ).split()
 LINK = "-Wl,--build-id=sha1 -Wl,-z,now -s".split()
 CUDA_FLAGS = ("-D__CUDA_API_VERSION_INTERNAL",)

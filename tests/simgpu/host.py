@@ -96,7 +96,6 @@ class SimHost:
 
     def stop(self) -> None:
         """Unmount and end the kernel side. What still has a node open gets ENOTCONN from then on."""
-        _unmount(self.dev)
         if self._kernel is not None:
             self._kernel.terminate()
             try:
@@ -105,6 +104,7 @@ class SimHost:
                 self._kernel.kill()
                 self._kernel.wait()
             self._kernel = None
+        _unmount(self.dev)
 
     def state(self) -> dict[str, Any]:
         """All that the kernel side tells: kernel.DeviceNodes.state()."""

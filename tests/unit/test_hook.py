@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,9 +31,11 @@ LIMITS = b"GPU-1 3221225472\n"
 # docker turns an error message with one of these into another exit code.
 FORBIDDEN = ("no such file or directory", "executable file not found", "permission denied", "not a directory")
 
-WARNINGS = """-Wall -Wextra -Werror -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
-    -Wpointer-arith -Wcast-align -Wwrite-strings -Wundef -Wformat=2 -Wnull-dereference -Wvla -Wswitch-enum
-    -Wimplicit-fallthrough -Wredundant-decls""".split()
+WARNINGS = [
+    *("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
+    *("-Wold-style-definition", "-Wpointer-arith", "-Wcast-align", "-Wwrite-strings", "-Wundef", "-Wformat=2"),
+    *("-Wnull-dereference", "-Wvla", "-Wswitch-enum", "-Wimplicit-fallthrough", "-Wredundant-decls"),
+]
 GCC_WARNINGS = ["-Wlogical-op", "-Wduplicated-cond", "-Wduplicated-branches", "-Wjump-misses-init"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g"]
 
@@ -49,6 +52,7 @@ for _ in range(job["times"]):
     results.append([done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")])
 root, tree = job["root"], {}
 for folder, folders, files in os.walk(root):
+    folders[:] = [name for name in folders if folder + "/" + name != root + "/proc"]
     for name in folders + files:
         path = os.path.join(folder, name)
         facts, inside = os.lstat(path), path[len(root):]
@@ -64,6 +68,17 @@ for line in open("/proc/self/mountinfo"):
     if (fields[4] + "/").startswith(root + "/"):
         mounts.append([fields[4][len(root):], fields[5], fields[6], line.split(" - ")[1].split()[0]])
 json.dump({"results": results, "tree": tree, "mounts": mounts, "after": after}, sys.stdout)
+"""
+
+
+# Starts the hook under a seccomp filter. 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP, 2 SECCOMP_MODE_FILTER.
+OLD_KERNEL = r"""#!{python}
+import ctypes, os, struct, sys
+program = ctypes.create_string_buffer(open("{filter}", "rb").read())
+header = ctypes.create_string_buffer(struct.pack("@HP", (len(program) - 1) // 8, ctypes.addressof(program)))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, header, 0, 0) == 0
+os.execve("{hook}", ["{hook}", *sys.argv[1:]], {{}})
 """
 
 
@@ -117,8 +132,8 @@ class Container:
     def __post_init__(self) -> None:
         for folder in (self.host, self.root, self.state):
             folder.mkdir(parents=True)
-        for name in OURS:
-            self.ours[name] = self.on_host(f"ours-{name}", OURS[name])
+        for name, content in OURS.items():
+            self.ours[name] = self.on_host(f"ours-{name}", content)
             self.real[name] = self.on_host(f"real-{name}", REAL[name])
         self.on_host("ptx", b"ptx")
         self.on_host("smi", b"smi").chmod(0o755)
@@ -239,8 +254,8 @@ def check_refused(result: Result | subprocess.CompletedProcess[str], *words: str
 
 def check_complete(result: Result, home: str = HOME) -> None:
     assert result.code == 0, result.stderr
-    for name in OURS:
-        assert result.tree[f"{home}/{name}"] == OURS[name].decode()
+    for name, content in OURS.items():
+        assert result.tree[f"{home}/{name}"] == content.decode()
         assert result.tree[f"/.runai/real/{name}"] == REAL[name].decode()
     assert result.tree[f"{home}/{PTX}"] == "ptx"
     assert result.tree["/.runai/limits"] == LIMITS.decode()
@@ -325,10 +340,12 @@ def test_account_has_room_for_its_page_only(debian: Container) -> None:
     )
     assert result.code == 0
     size, mode = result.after[0].split()
-    assert mode == "666" and int(size) > 0
+    assert mode == "666"
+    assert int(size) > 0
     assert result.after[1].split() == ["0", "0"]
-    assert "Read-only" in result.after[2] and result.after[3]
-    assert result.after[4] == "written\n" and result.after[5] == ""
+    assert "Read-only" in result.after[2]
+    assert "Read-only" in result.after[3]
+    assert result.after[4:6] == ["written\n", ""]
     assert "Read-only" in result.after[6]
 
 
@@ -448,11 +465,12 @@ def test_loader_cache_with_too_many_folders(debian: Container) -> None:
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link to /dev"])
 def test_loader_cache_that_is_no_file(debian: Container, kind: str) -> None:
     path = debian.root / "etc/ld.so.cache"
-    {
-        "fifo": lambda: os.mkfifo(path),
-        "folder": path.mkdir,
-        "link to /dev": lambda: path.symlink_to("../../../../../../../dev/zero"),
-    }[kind]()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("../../../../../../../dev/zero")
     check_complete(debian.create())
 
 
@@ -471,9 +489,22 @@ def test_empty_library_elsewhere_is_covered(debian: Container) -> None:
 def test_library_of_our_name_that_is_a_folder_or_dangles(debian: Container) -> None:
     (debian.root / "usr/local/cuda/compat/libcuda.so.1").mkdir(parents=True)
     debian.link("/usr/local/cuda/compat/libcuda.so", "nowhere")
-    debian.link("/usr/local/cuda/compat/libcuda.so.2", "libcuda.so.2")
     debian.link("/usr/local/cuda/compat/libcuda.so.3", "/usr/bin/env/deeper")
     check_complete(debian.create())
+
+
+def test_library_of_our_name_is_a_link_in_a_circle(debian: Container) -> None:
+    debian.link("/usr/local/cuda/compat/libcuda.so.1", "libcuda.so")
+    debian.link("/usr/local/cuda/compat/libcuda.so", "libcuda.so.1")
+    check_refused(debian.create(), "/usr/local/cuda/compat/libcuda.so", "circle")
+
+
+@pytest.mark.parametrize("link", ["/usr/local/cuda/compat", "/usr/local/cuda/compat/libcuda.so.1", "/etc/ld.so.cache"])
+def test_link_of_proc_leads_somewhere_only_later(debian: Container, link: str) -> None:
+    """The links in /proc/self lead out of the container while the hook looks at them, and into it once it runs."""
+    debian.link(link, "/proc/self/root/opt/hidden")
+    (debian.root / "proc").mkdir()
+    check_refused(debian.create(before=[f"mount --bind /proc {debian.root}/proc"]), link)
 
 
 def test_library_of_our_name_that_is_a_fifo(debian: Container) -> None:
@@ -567,7 +598,8 @@ def test_dangling_links(debian: Container) -> None:
     assert result.code == 0, result.stderr
     assert result.tree[f"{HOME}/libcuda.so.580.2"] == "ours cuda"
     assert result.tree["/opt/nvml"] == "ours nvml"
-    assert f"{HOME}/libcuda.so.580.2" in debian.made() and "/opt/nvml" in debian.made()
+    assert f"{HOME}/libcuda.so.580.2" in debian.made()
+    assert "/opt/nvml" in debian.made()
     assert debian.stage("poststop").returncode == 0
     assert not (debian.root / "opt/nvml").exists()
 
@@ -746,6 +778,21 @@ def test_root_is_missing(debian: Container) -> None:
     check_refused(debian.create(), "gone can't be opened")
 
 
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("openat2", 437), ("open_tree", 428), ("move_mount", 429), ("fsopen", 430), ("mount_setattr", 442)],
+)
+def test_kernel_is_too_old(debian: Container, call: str, number: int) -> None:
+    """A seccomp filter plays a kernel that doesn't know a call."""
+    lines = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 38), (0x06, 0, 0, 0x7FFF0000)]
+    (debian.base / "filter").write_bytes(b"".join(struct.pack("=HBBI", *line) for line in lines))
+    wrapper = debian.base / "old-kernel"
+    wrapper.write_text(OLD_KERNEL.format(python=sys.executable, filter=debian.base / "filter", hook=debian.hook))
+    wrapper.chmod(0o755)
+    debian.hook = wrapper
+    check_refused(debian.create(), f"the kernel has no {call}", "5.12")
+
+
 def test_source_goes_between_the_stages(debian: Container) -> None:
     debian.ours["libnvidia-ml.so.1"].unlink()
     check_refused(debian.create(), "ours-libnvidia-ml.so.1")
@@ -851,7 +898,8 @@ def test_state_of_random_bytes(debian: Container) -> None:
     for position in range(len(valid)):
         for byte in (b"\0", b'"', b"\\", b"{", b"\xff"):
             done = debian.stage("prestart", valid[:position] + byte + valid[position + 1 :])
-            assert done.returncode in (0, 1) and "Sanitizer" not in done.stderr
+            assert done.returncode in (0, 1)
+            assert "Sanitizer" not in done.stderr
 
 
 def test_process_is_gone(debian: Container) -> None:

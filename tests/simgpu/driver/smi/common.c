@@ -1,0 +1,41 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "smi.h"
+
+unsigned long long mib(unsigned long long bytes)
+{
+    return bytes >> 20;
+}
+
+nvmlMemory_v2_t memory_of(nvmlDevice_t device)
+{
+    nvmlMemory_v2_t memory = { .version = nvmlMemory_v2 };
+    nvml.nvmlDeviceGetMemoryInfo_v2(device, &memory);
+    return memory;
+}
+
+nvmlProcessInfo_t *processes_of(nvmlDevice_t device, unsigned *count)
+{
+    nvmlProcessInfo_t *list = NULL;
+    nvmlReturn_t result;
+    *count = 0;
+    do { /* the list can grow between two calls */
+        unsigned room = *count + 16;
+        free(list);
+        list = calloc(room, sizeof *list);
+        *count = room;
+        result = list ? nvml.nvmlDeviceGetComputeRunningProcesses_v3(device, count, list) : NVML_ERROR_MEMORY;
+    } while (result == NVML_ERROR_INSUFFICIENT_SIZE);
+    if (result)
+        *count = 0;
+    return list;
+}
+
+const char *number_or_na(nvmlReturn_t result, unsigned long long value, const char *unit, char *text, unsigned size)
+{
+    if (result)
+        return "N/A";
+    snprintf(text, size, "%llu%s", value, unit);
+    return text;
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -21,7 +21,9 @@ def count(request: pytest.FixtureRequest) -> Callable[[int], int]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A skip is a failure, unless the test is marked may_skip and so says that it can do without."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("may_skip") is None:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 FOLDER = Path(__file__).parent
 TOP = FOLDER.parents[1]
@@ -81,6 +82,7 @@ def _zig(target: str, *args: str | Path) -> None:
 def _needed(compiled: Path) -> dict[str, set[str]]:
     """The driver's libraries that an object file needs, each with the functions that it asks for."""
     symbols = ELFFile(io.BytesIO(compiled.read_bytes())).get_section_by_name(".symtab")
+    assert isinstance(symbols, SymbolTableSection)
     undefined = {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
     needed = {soname: {name for name in undefined if name.startswith(prefix)} for prefix, soname in LIBRARIES.items()}
     return {soname: names for soname, names in needed.items() if names}

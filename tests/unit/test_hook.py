@@ -51,7 +51,7 @@ for _ in range(job["times"]):
     done = subprocess.run(job["hook"], input=job["state"].encode("latin-1"), capture_output=True, env={})
     results.append([done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")])
 root, tree = job["root"], {}
-for folder, folders, files in os.walk(root):
+for folder, folders, files in os.walk(root) if job["walk"] else ():
     folders[:] = [name for name in folders if folder + "/" + name != root + "/proc"]
     for name in folders + files:
         path = os.path.join(folder, name)
@@ -191,12 +191,15 @@ class Container:
         done = subprocess.run([self.hook, name, self.state], input=text, capture_output=True, env={}, check=False)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def create(self, before: list[str] | None = None, after: list[str] | None = None, times: int = 1) -> Result:
+    def create(
+        self, before: list[str] | None = None, after: list[str] | None = None, times: int = 1, *, walk: bool = True
+    ) -> Result:
         """Runs createContainer in a mount namespace, set-up commands first. Nothing may happen outside of it."""
         job = {
             "before": before or [],
             "after": after or [],
             "times": times,
+            "walk": walk,
             "root": str(self.root),
             "state": "{}",
             "hook": [str(self.hook), "createContainer", str(self.state)],
@@ -728,6 +731,35 @@ def test_volume_on_our_folder(debian: Container, volume: Path) -> None:
     (debian.root / ".runai").mkdir()
     check_complete(debian.create(before=bind(volume, debian.root / ".runai")))
     assert [path.name for path in volume.iterdir()] == ["libc.so.6"]
+
+
+# Points a link back and forth, until it is killed.
+FLIP = r"""
+import os, sys
+link, targets = sys.argv[1], sys.argv[2:]
+while True:
+    for target in targets:
+        os.symlink(target, link + ".new")
+        os.rename(link + ".new", link)
+"""
+
+
+def test_volume_changes_meanwhile(debian: Container, count: Callable[[int], int]) -> None:
+    """Its links point into the container now and out of it then; no mount ever lands outside of the root."""
+    outside = debian.on_host("libcuda.so.1", b"outside").parent
+    debian.file("/opt/real/libcuda.so.1", b"theirs")
+    link = debian.root / "usr/local/cuda/compat"
+    link.parent.mkdir(parents=True)
+    up = "../" * len(link.parents)
+    (debian.base / "flip").write_text(FLIP)
+    flip = [sys.executable, str(debian.base / "flip"), str(link), "/opt/real", str(outside), f"{up}{str(outside)[1:]}"]
+    flipper = subprocess.Popen(flip)
+    try:
+        result = debian.create(after=[f"cat {outside}/libcuda.so.1"], times=count(300), walk=False)
+    finally:
+        flipper.kill()
+        flipper.wait()
+    assert result.after == ["outside"]
 
 
 # ---- the plan ---------------------------------------------------------------------------------------------------

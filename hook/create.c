@@ -1,4 +1,5 @@
 /* In the container's mount namespace, before pivot_root: carries the plan out, then checks what came of it. */
+#include "cleanup.h"
 #include "cover.h"
 #include "fail.h"
 #include "io.h"
@@ -10,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* The containers' processes see a device as often as they like, but as a device only. */
+/* A device is written to, and where the source is a real node, it has to work as one. */
 #define DEVICE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
 static void blocked(const struct rootfs *rootfs, const char *target) {
@@ -34,13 +35,9 @@ static void put_ours(struct loader *loader, const char *soname) {
 
 /* An image's own nvidia-smi stays. An empty one is a mount point that some runtime left. */
 static bool has_program(const struct rootfs *rootfs, const char *target) {
-    int fd = rootfs_resolve(rootfs, target, O_PATH);
-    if (fd < 0)
-        return false;
+    cleanup_close int fd = rootfs_resolve(rootfs, target, O_PATH);
     struct stat facts;
-    bool has = fstat(fd, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size > 0;
-    (void)close(fd);
-    return has;
+    return fd >= 0 && fstat(fd, &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size > 0;
 }
 
 static void carry_out(struct loader *loader, int own, const struct item *item) {

@@ -25,8 +25,8 @@ noreturn void fail(const char *format, ...) {
             text[i] = '?';
     text[length++] = '\n';
     /* If stderr is gone there is nobody to tell; the exit code still says it. */
-    if (write(STDERR_FILENO, text, length) < 0)
-        _exit(1);
+    ssize_t written = write(STDERR_FILENO, text, length);
+    (void)written;
     _exit(1);
 }
 

@@ -132,11 +132,11 @@ static size_t stem(const char *soname) {
     return end ? (size_t)(end - soname) + strlen(".so") : strlen(soname);
 }
 
-static struct ours *find_ours(const struct loader *loader, const char *name) {
+static struct ours *find_ours(struct loader *loader, const char *name) {
     for (size_t i = 0; i < loader->ours_count; i++) {
-        const struct ours *ours = &loader->ours[i];
+        struct ours *ours = &loader->ours[i];
         if (strncmp(name, ours->soname, stem(ours->soname)) == 0)
-            return (struct ours *)ours;
+            return ours;
     }
     return NULL;
 }

@@ -15,8 +15,8 @@
 /* A path of the root without any link, and on the root's own mount: the container may have changed it. */
 #define PLAIN (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
 
-/* A path takes a container that makes many of them as long as the root is deep; more than this isn't ours. */
-#define MADE_BYTES ((size_t)4 << 20)
+/* As much as the longest plan with the longest paths makes. */
+#define MADE_BYTES ((size_t)8 << 20)
 
 /* The journal first, whose work is done; the grant last, since the ledger counts it. */
 static const char *const FILES[] = {

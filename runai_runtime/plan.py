@@ -64,6 +64,7 @@ def make_plan(
     for folder in environment.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"):
         if folder.startswith("/") and not set(folder) & {"\t", "\n"}:
             plan.line("search", folder)
+    need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]
     return plan
 

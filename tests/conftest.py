@@ -27,7 +27,23 @@ def pytest_runtest_makereport(
     """A skip is a failure, unless the test is marked may_skip and so says that it can do without."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("may_skip") is None:
-        where, line, reason = report.longrepr
-        report.outcome = "failed"
-        report.longrepr = f"{where}:{line}: skipped, which only a test marked may_skip may be: {reason}"
+        fail_skipped(report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A whole file may not be skipped either, as pytest.importorskip does."""
+    report = yield
+    if report.skipped:
+        fail_skipped(report)
+    return report
+
+
+def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    assert isinstance(report.longrepr, tuple)
+    path, line, reason = report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{path}:{line}: skipped, which only a test marked may_skip may be: {reason}"

@@ -16,7 +16,6 @@ GRANULE: Final = 2 * MIB
 
 REQUEST_MASK: Final = 0x3FFF00FF
 """The bits of a request that the driver looks at: size and number. Type and direction are ignored."""
-DIRECTION_BOTH: Final = 0xC0000000
 
 
 def request(number: int, size: int) -> int:

@@ -74,7 +74,7 @@ class HostConfig:
         """Read a configuration; None is one RTX 2080 Ti. Raises ValueError with the faulty field."""
         value = value if value is not None else {}
         if unknown := set(value) - {"driver_version", "gpus"}:
-            raise ValueError(f"simgpu: unknown field {sorted(unknown)[0]}")
+            raise ValueError(f"simgpu: unknown field {min(unknown)}")
         gpus = value.get("gpus", [{}])
         parsed = tuple(_gpu(index, gpu) for index, gpu in enumerate(gpus))
         if len({gpu.uuid for gpu in parsed}) != len(parsed):
@@ -84,7 +84,7 @@ class HostConfig:
 
 def _gpu(index: int, value: Mapping[str, Any]) -> GpuConfig:
     if unknown := set(value) - {"name", "memory_mib", "reserved_mib", "context_mib", "uuid"}:
-        raise ValueError(f"simgpu: unknown field gpus[{index}].{sorted(unknown)[0]}")
+        raise ValueError(f"simgpu: unknown field gpus[{index}].{min(unknown)}")
     name = str(value.get("name", "NVIDIA GeForce RTX 2080 Ti"))
     total, reserved, context = (
         int(value.get(key, default)) * MIB

@@ -112,9 +112,7 @@ class Escapes:
         else:
             argument = 0
             if cls == abi.CLASS_MEMORY_LOCAL_USER:
-                (argument,) = abi.U64.unpack_from(
-                    call.memory.read(params, abi.MEMORY_PARAMS), abi.MEMORY_PARAMS_BYTES
-                )
+                (argument,) = abi.U64.unpack_from(call.memory.read(params, abi.MEMORY_PARAMS), abi.MEMORY_PARAMS_BYTES)
                 if argument == 0:
                     raise RmError(abi.ERR_INVALID_ARGUMENT)
                 self.counts["class 0x40"] += 1

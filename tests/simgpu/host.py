@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .build import build
+from .build import build, source_hash
 from .config import HostConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(tempfile.gettempdir()) / f"runai-simgpu-{os.getuid()}"
-"""Where the user side is built; a few MiB, kept from run to run."""
-START_SECONDS = 10
+"""Where the user side is built, a folder a version of its sources, so that hosts in other checkouts keep theirs."""
+START_SECONDS, STOP_SECONDS = 10, 5
 MNT_DETACH = 2
 
 
@@ -66,7 +66,7 @@ class SimHost:
         """Build what isn't built, lay out the folder, mount the nodes. Raises RuntimeError where that fails."""
         _unmount(self.dev)
         self.dev.mkdir(parents=True, exist_ok=True)
-        built = build(CACHE)
+        built = build(CACHE / source_hash()[:16])
         for part in (self.lib, self.bin):
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(built / part.name, part, symlinks=True)
@@ -77,7 +77,10 @@ class SimHost:
             command += ["--config", str(config)]
         log = self.folder / "kernel.log"
         with log.open("wb") as output:
-            self._kernel = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            # Its input is how it learns that this process is gone, however that came; and no Ctrl-C reaches it.
+            self._kernel = subprocess.Popen(
+                command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+            )
         try:
             self._wait(log)
         except BaseException:
@@ -97,12 +100,12 @@ class SimHost:
     def stop(self) -> None:
         """Unmount and end the kernel side. What still has a node open gets ENOTCONN from then on."""
         if self._kernel is not None:
-            self._kernel.terminate()
-            try:
-                self._kernel.wait(5)
-            except subprocess.TimeoutExpired:
-                self._kernel.kill()
-                self._kernel.wait()
+            with self._kernel:
+                self._kernel.terminate()
+                try:
+                    self._kernel.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._kernel.kill()
             self._kernel = None
         _unmount(self.dev)
 

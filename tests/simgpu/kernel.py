@@ -10,8 +10,10 @@ import ctypes
 import errno
 import json
 import os
+import signal
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ STATE = ".state"
 NODE_SIZE = 1 << 46
 """So that any part of nvidia-uvm can be mapped."""
 DIRECTION_OUT, DIRECTION_IN = 0x80000000, 0x40000000
+"""_IOC_READ: FUSE takes the message back to the caller. _IOC_WRITE: it brings the caller's."""
 
 
 class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
@@ -95,10 +98,11 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
         memory = CallerMemory(thread)
         try:
             size = self.escapes.message_size(file, request)
-            carried = size if size and cmd & abi.DIRECTION_BOTH == abi.DIRECTION_BOTH else 0
-            message = bytearray(ctypes.string_at(data, carried)) if carried else memory.read(arg or 0, size)
+            # A uvm request is a bare number: FUSE knows no size for its message.
+            brought, taken = (request >> 16 == size and cmd & bit for bit in (DIRECTION_IN, DIRECTION_OUT))
+            message = bytearray(ctypes.string_at(data, size)) if brought else memory.read(arg or 0, size)
             self.escapes.run(request, Call(file, message, memory, lambda: process_of(thread)))
-            if carried:
+            if taken:
                 ctypes.memmove(data, bytes(message), size)
             else:
                 memory.write(arg or 0, message)
@@ -126,6 +130,14 @@ def _gpu_state(gpu: Any) -> dict[str, Any]:
     }
 
 
+def _end_with_input(main_thread: int) -> None:
+    """End when whoever started this is gone: the pipe that is our input hangs up."""
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        while os.read(0, 1):
+            pass
+        signal.pthread_kill(main_thread, signal.SIGTERM)
+
+
 def main() -> int:
     """Mount and answer until unmounted or told to end."""
     parser = argparse.ArgumentParser(description="kernel side of the simulated GPU host")
@@ -133,7 +145,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="JSON; default: one RTX 2080 Ti")
     options = parser.parse_args()
     host = HostConfig.parse(json.loads(options.config.read_text()) if options.config else None)
-    os.umask(0)
+    threading.Thread(target=_end_with_input, args=(threading.get_ident(),), daemon=True).start()
     mfusepy.FUSE(
         DeviceNodes(host), str(options.folder), foreground=True, nothreads=True, allow_other=True,
         direct_io=True, fsname="simgpu",

@@ -73,5 +73,11 @@ def test_a_skip_is_a_failure(pytester: pytest.Pytester) -> None:
     )
     pytester.makeini("[pytest]\nmarkers = may_skip")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rs")
-    result.assert_outcomes(failed=2, skipped=1, xfailed=1)
+    result.assert_outcomes(failed=1, errors=1, skipped=1, xfailed=1)
     result.stdout.fnmatch_lines(["*no GPU here*"])
+
+
+def test_a_skipped_file_is_a_failure(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((TOP / "tests/conftest.py").read_text())
+    pytester.makepyfile("import pytest\n\nnothing = pytest.importorskip('no_such_module')\n")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(errors=1)

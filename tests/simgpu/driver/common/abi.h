@@ -11,7 +11,6 @@
 #define ESC_FREE 0x29
 #define ESC_CONTROL 0x2A
 #define ESC_ALLOC 0x2B
-#define ESC_DUP_OBJECT 0x34
 #define UVM_INITIALIZE 0x30000001
 #define UVM_FREE 0x22
 #define SIM_UVM_MANAGED 0xF0
@@ -22,7 +21,6 @@
 #define CLASS_MEMORY_LOCAL_USER 0x40
 #define CLASS_CONTEXT 0x9067
 
-#define ERR_INVALID_ADDRESS 0x1E
 #define ERR_NO_MEMORY 0x51
 
 #define SIM_CTRL_SYSTEM 0x51AD0001
@@ -45,10 +43,6 @@ struct rm_control {
     uint32_t client, object, command, flags;
     uint64_t params;
     uint32_t params_size, status;
-};
-
-struct rm_dup {
-    uint32_t client, parent, object, source_client, source_object, flags, status;
 };
 
 /* NV_MEMORY_ALLOCATION_PARAMS since 545, of which only the size matters here. */
@@ -91,7 +85,6 @@ struct sim_uvm {
 _Static_assert(sizeof(struct rm_alloc) == 48, "NVOS64");
 _Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
-_Static_assert(sizeof(struct rm_dup) == 28, "NVOS55");
 _Static_assert(sizeof(struct rm_memory_params) == 128, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct sim_system) == 88, "abi.SIM_SYSTEM");
 _Static_assert(sizeof(struct sim_gpu) == 232, "abi.SIM_GPU");

@@ -111,17 +111,6 @@ uint32_t rm_free(const struct rm *rm, uint32_t parent, uint32_t handle)
     return message.status;
 }
 
-uint32_t rm_dup(const struct rm *rm, uint32_t parent, uint32_t source, uint32_t *handle)
-{
-    struct rm_dup message = {
-        .client = rm->client, .parent = parent, .source_client = rm->client, .source_object = source
-    };
-    if (call(rm->fd, request(ESC_DUP_OBJECT, sizeof message), &message) < 0)
-        return RM_IO;
-    *handle = message.object;
-    return message.status;
-}
-
 uint32_t rm_control_on(int fd, uint32_t client, uint32_t command, void *params, size_t size)
 {
     struct rm_control message = {

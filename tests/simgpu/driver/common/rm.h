@@ -27,7 +27,6 @@ void rm_close(struct rm *rm);
 uint32_t rm_alloc(const struct rm *rm, uint32_t parent, uint32_t cls, void *params, size_t size, uint32_t *handle);
 uint32_t rm_alloc_memory(const struct rm *rm, uint32_t device, uint64_t size, uint32_t *handle);
 uint32_t rm_free(const struct rm *rm, uint32_t parent, uint32_t handle);
-uint32_t rm_dup(const struct rm *rm, uint32_t parent, uint32_t source, uint32_t *handle);
 uint32_t rm_control_on(int fd, uint32_t client, uint32_t command, void *params, size_t size);
 uint32_t rm_control(const struct rm *rm, uint32_t command, void *params, size_t size);
 uint32_t rm_gpu(const struct rm *rm, uint32_t index, struct sim_gpu *gpu);

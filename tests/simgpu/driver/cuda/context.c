@@ -1,8 +1,8 @@
-/* cuCtx* and cuDevicePrimaryCtx*. A context takes device memory of its own before anything is asked for. */
+/* cuCtx*. A context takes device memory of its own before anything is asked for. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver.h"
+#include "context.h"
 #include "memory.h"
 #include "pool.h"
 
@@ -46,7 +46,7 @@ static void give_memory(CUcontext context)
     context->handle = 0;
 }
 
-static CUresult activate(CUcontext context)
+CUresult context_activate(CUcontext context)
 {
     uint32_t status = take_memory(context);
     if (status)
@@ -57,14 +57,14 @@ static CUresult activate(CUcontext context)
     return status_to_result(status);
 }
 
-static CUresult create(CUcontext *context, struct device *device, unsigned flags)
+CUresult context_create(CUcontext *context, struct device *device, unsigned flags)
 {
     CUcontext made = calloc(1, sizeof *made);
     if (!made)
         return CUDA_ERROR_OUT_OF_MEMORY;
     made->device = device;
     made->flags = flags;
-    CUresult result = activate(made);
+    CUresult result = context_activate(made);
     if (result)
         free(made);
     else
@@ -72,15 +72,12 @@ static CUresult create(CUcontext *context, struct device *device, unsigned flags
     return result;
 }
 
-/* The handle stays valid memory, so that a thread that has it on its stack is told that it is destroyed. */
-static void destroy(CUcontext context)
+void context_destroy(CUcontext context)
 {
     memory_free_all(context);
     memset(context->small, 0, sizeof context->small);
     give_memory(context);
     context->alive = false;
-    while (depth && stack[depth - 1] == context)
-        depth--;
 }
 
 static CUresult push(CUcontext context)
@@ -98,7 +95,7 @@ static CUresult create_and_push(CUcontext *context, unsigned flags, CUdevice ord
         return CUDA_ERROR_INVALID_VALUE;
     if (!device)
         return CUDA_ERROR_INVALID_DEVICE;
-    CUresult result = create(context, device, flags);
+    CUresult result = context_create(context, device, flags);
     return result ? result : push(*context);
 }
 
@@ -130,7 +127,9 @@ static CUresult destroy_checked(CUcontext context)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!context->alive)
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-    destroy(context);
+    context_destroy(context);
+    while (depth && stack[depth - 1] == context)
+        depth--;
     return CUDA_SUCCESS;
 }
 
@@ -141,102 +140,6 @@ CUresult cuCtxDestroy_v2(CUcontext context)
 }
 ALSO(cuCtxDestroy_v2, cuCtxDestroy);
 ALSO(cuCtxDestroy_v2, cuCtxDetach);
-
-static CUresult retain(CUcontext *context, struct device *device)
-{
-    if (!device)
-        return CUDA_ERROR_INVALID_DEVICE;
-    if (!context)
-        return CUDA_ERROR_INVALID_VALUE;
-    /* A primary context keeps its handle over release and retain. */
-    if (!device->primary || !device->primary->alive) {
-        CUresult result = device->primary ? activate(device->primary)
-                                          : create(&device->primary, device, device->primary_flags);
-        if (result)
-            return result;
-        device->primary->primary = true;
-    }
-    device->primary_references++;
-    *context = device->primary;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
-{
-    CUresult result = enter();
-    return result ? result : leave(retain(context, device_of(device)));
-}
-
-static void end_primary(struct device *device)
-{
-    device->primary_references = 0;
-    if (device->primary && device->primary->alive)
-        destroy(device->primary);
-}
-
-static CUresult release(struct device *device)
-{
-    if (!device)
-        return CUDA_ERROR_INVALID_DEVICE;
-    if (!device->primary_references)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    if (--device->primary_references == 0)
-        end_primary(device);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
-{
-    CUresult result = enter();
-    return result ? result : leave(release(device_of(device)));
-}
-ALSO(cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRelease);
-
-static CUresult reset(struct device *device)
-{
-    if (!device)
-        return CUDA_ERROR_INVALID_DEVICE;
-    end_primary(device);
-    pool_reset(device);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
-{
-    CUresult result = enter();
-    return result ? result : leave(reset(device_of(device)));
-}
-ALSO(cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxReset);
-
-static CUresult primary_state(struct device *device, unsigned *flags, int *active)
-{
-    if (!device)
-        return CUDA_ERROR_INVALID_DEVICE;
-    if (!flags || !active)
-        return CUDA_ERROR_INVALID_VALUE;
-    *flags = device->primary_flags;
-    *active = device->primary && device->primary->alive;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
-{
-    CUresult result = enter();
-    return result ? result : leave(primary_state(device_of(device), flags, active));
-}
-
-CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice ordinal, unsigned int flags)
-{
-    CUresult result = enter();
-    if (result)
-        return result;
-    struct device *device = device_of(ordinal);
-    if (!device)
-        return leave(CUDA_ERROR_INVALID_DEVICE);
-    device->primary_flags = flags;
-    return leave(CUDA_SUCCESS);
-}
-ALSO(cuDevicePrimaryCtxSetFlags_v2, cuDevicePrimaryCtxSetFlags);
 
 CUresult cuCtxGetCurrent(CUcontext *context)
 {

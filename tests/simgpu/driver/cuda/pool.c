@@ -14,18 +14,9 @@ struct chunk {
     struct chunk *next;
 };
 
-struct CUmemPoolHandle_st {
-    struct device *device;
-    struct chunk *chunks;
-    bool closed; /* destroyed by the program, kept until its last allocation is freed */
-    cuuint64_t threshold, reserved, reserved_high, used, used_high;
-    int reuse[3];
-    struct CUmemPoolHandle_st *next;
-};
-
 static struct CUmemPoolHandle_st *pools;
 
-static bool is_pool(CUmemoryPool wanted)
+bool pool_is_live(CUmemoryPool wanted)
 {
     for (CUmemoryPool pool = pools; pool; pool = pool->next)
         if (pool == wanted)
@@ -191,7 +182,7 @@ CUresult cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t size, CUmemoryPool
     (void)stream;
     CUcontext context;
     CUresult result = enter_context(&context);
-    return result ? result : leave(is_pool(pool) ? alloc(pool, address, size) : CUDA_ERROR_INVALID_VALUE);
+    return result ? result : leave(pool_is_live(pool) ? alloc(pool, address, size) : CUDA_ERROR_INVALID_VALUE);
 }
 ALSO(cuMemAllocFromPoolAsync, cuMemAllocFromPoolAsync_ptsz);
 
@@ -235,7 +226,7 @@ CUresult cuDeviceSetMemPool(CUdevice ordinal, CUmemoryPool pool)
     struct device *device = device_of(ordinal);
     if (!device)
         return leave(CUDA_ERROR_INVALID_DEVICE);
-    if (!is_pool(pool) || pool->device != device)
+    if (!pool_is_live(pool) || pool->device != device)
         return leave(CUDA_ERROR_INVALID_VALUE);
     device->pool = pool;
     return leave(CUDA_SUCCESS);
@@ -260,7 +251,7 @@ CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
 
 static CUresult destroy(CUmemoryPool pool)
 {
-    if (!is_pool(pool) || pool == pool->device->default_pool)
+    if (!pool_is_live(pool) || pool == pool->device->default_pool)
         return CUDA_ERROR_INVALID_VALUE;
     if (pool->device->pool == pool)
         pool->device->pool = NULL;
@@ -282,79 +273,10 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
     CUresult result = enter();
     if (result)
         return result;
-    if (!is_pool(pool))
+    if (!pool_is_live(pool))
         return leave(CUDA_ERROR_INVALID_VALUE);
     trim(pool, keep);
     return leave(CUDA_SUCCESS);
-}
-
-static CUresult get_attribute(CUmemoryPool pool, CUmemPool_attribute what, void *value)
-{
-    if (!is_pool(pool) || !value)
-        return CUDA_ERROR_INVALID_VALUE;
-    switch (what) {
-    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
-        *(int *)value = pool->reuse[what - CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES];
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
-        *(cuuint64_t *)value = pool->threshold;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
-        *(cuuint64_t *)value = pool->reserved;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
-        *(cuuint64_t *)value = pool->reserved_high;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
-        *(cuuint64_t *)value = pool->used;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-        *(cuuint64_t *)value = pool->used_high;
-        return CUDA_SUCCESS;
-    default:
-        return CUDA_ERROR_INVALID_VALUE;
-    }
-}
-
-CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute what, void *value)
-{
-    CUresult result = enter();
-    return result ? result : leave(get_attribute(pool, what, value));
-}
-
-static CUresult set_attribute(CUmemoryPool pool, CUmemPool_attribute what, const void *value)
-{
-    if (!is_pool(pool) || !value)
-        return CUDA_ERROR_INVALID_VALUE;
-    switch (what) {
-    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
-        pool->reuse[what - CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES] = *(const int *)value;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
-        pool->threshold = *(const cuuint64_t *)value;
-        return CUDA_SUCCESS;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: /* the high marks can be set back to now, with 0 */
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-        if (*(const cuuint64_t *)value)
-            return CUDA_ERROR_INVALID_VALUE;
-        if (what == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
-            pool->reserved_high = pool->reserved;
-        else
-            pool->used_high = pool->used;
-        return CUDA_SUCCESS;
-    default:
-        return CUDA_ERROR_INVALID_VALUE;
-    }
-}
-
-CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute what, void *value)
-{
-    CUresult result = enter();
-    return result ? result : leave(set_attribute(pool, what, value));
 }
 
 CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc *access, size_t count)
@@ -362,5 +284,5 @@ CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc *access, si
     (void)access;
     (void)count;
     CUresult result = enter();
-    return result ? result : leave(is_pool(pool) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE);
+    return result ? result : leave(pool_is_live(pool) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE);
 }

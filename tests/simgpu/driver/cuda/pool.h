@@ -3,6 +3,18 @@
 
 #include "driver.h"
 
+struct CUmemPoolHandle_st {
+    struct device *device;
+    struct chunk *chunks;
+    bool closed; /* destroyed by the program, kept until its last allocation is freed */
+    cuuint64_t threshold, reserved, reserved_high, used, used_high;
+    int reuse[3];
+    struct CUmemPoolHandle_st *next;
+};
+
+/* Is it a pool that the program may use? */
+bool pool_is_live(CUmemoryPool pool);
+
 /* Give an allocation of a pool back to it. */
 CUresult pool_free(CUdeviceptr address);
 

@@ -7,19 +7,8 @@
  */
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "memory.h"
-
-struct allocation {
-    struct device *device; /* NULL: host memory */
-    CUmemAllocationProp props;
-    uint32_t handle;
-    size_t size;
-    char *master;
-    unsigned references, mappings;
-    struct allocation *next;
-};
+#include "vmm.h"
 
 struct reservation {
     char *base;
@@ -30,7 +19,7 @@ struct reservation {
 static struct allocation *allocations;
 static struct reservation *reservations;
 
-static struct allocation *allocation_of(CUmemGenericAllocationHandle handle)
+struct allocation *allocation_of(CUmemGenericAllocationHandle handle)
 {
     struct allocation *allocation = allocations;
     while (allocation && (uintptr_t)allocation != handle)
@@ -53,7 +42,7 @@ static void drop_unused(struct allocation *gone)
     free(gone);
 }
 
-static CUresult add(const struct allocation *what, CUmemGenericAllocationHandle *handle)
+CUresult allocation_add(const struct allocation *what, CUmemGenericAllocationHandle *handle)
 {
     struct allocation *made = malloc(sizeof *made);
     if (!made)
@@ -80,7 +69,7 @@ static CUresult create(CUmemGenericAllocationHandle *handle, size_t size, const 
         if (status)
             return status_to_result(status);
     }
-    CUresult result = add(&what, handle);
+    CUresult result = allocation_add(&what, handle);
     if (result && what.handle)
         rm_free(&driver.rm, what.device->handle, what.handle);
     return result;
@@ -305,65 +294,4 @@ CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *props, CUme
         return leave(CUDA_ERROR_INVALID_VALUE);
     *props = allocation->props;
     return leave(CUDA_SUCCESS);
-}
-
-/* A descriptor of nvidiactl carries the memory: it holds a reference for as long as it is open anywhere. */
-static CUresult export_to(int *descriptor, const struct allocation *allocation)
-{
-    struct sim_share share = { .client = driver.rm.client, .parent_or_object = allocation->handle };
-    int fd = rm_open_node("nvidiactl");
-    if (fd < 0)
-        return CUDA_ERROR_UNKNOWN;
-    if (rm_control_on(fd, driver.rm.client, SIM_CTRL_EXPORT, &share, sizeof share)) {
-        close(fd);
-        return CUDA_ERROR_UNKNOWN;
-    }
-    *descriptor = fd;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemExportToShareableHandle(void *shareable, CUmemGenericAllocationHandle handle,
-                                      CUmemAllocationHandleType type, unsigned long long flags)
-{
-    CUresult result = enter();
-    if (result)
-        return result;
-    const struct allocation *allocation = allocation_of(handle);
-    if (!shareable || flags || !allocation || !allocation->handle)
-        return leave(CUDA_ERROR_INVALID_VALUE);
-    if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return leave(CUDA_ERROR_NOT_SUPPORTED);
-    return leave(export_to(shareable, allocation));
-}
-
-static CUresult import_from(CUmemGenericAllocationHandle *handle, int descriptor)
-{
-    struct sim_share share = { .client = driver.rm.client, .parent_or_object = driver.devices[0].handle };
-    if (rm_control_on(descriptor, driver.rm.client, SIM_CTRL_IMPORT, &share, sizeof share))
-        return CUDA_ERROR_INVALID_VALUE;
-    struct allocation what = { .size = (size_t)share.granules * GRANULE, .handle = share.handle };
-    for (int i = 0; i < driver.count; i++)
-        if (driver.devices[i].info.index == share.parent_or_object)
-            what.device = &driver.devices[i];
-    if (!what.device) {
-        rm_free(&driver.rm, driver.devices[0].handle, share.handle);
-        return CUDA_ERROR_INVALID_DEVICE;
-    }
-    what.props.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-    what.props.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-    what.props.location.id = what.device->ordinal;
-    return add(&what, handle);
-}
-
-CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *shareable,
-                                        CUmemAllocationHandleType type)
-{
-    CUresult result = enter();
-    if (result)
-        return result;
-    if (!handle)
-        return leave(CUDA_ERROR_INVALID_VALUE);
-    if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return leave(CUDA_ERROR_NOT_SUPPORTED);
-    return leave(import_from(handle, (int)(intptr_t)shareable));
 }

@@ -1,15 +1,9 @@
-/* --query-gpu and --query-compute-apps: comma-separated values of the fields asked for. */
+/* --query-gpu: comma-separated values of the fields asked for. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "smi.h"
-
-#define VALUE 1024
-
-/* Write a device's value without its unit. */
-typedef void write_t(nvmlDevice_t device, char *value);
+#include "field.h"
 
 static void name(nvmlDevice_t device, char *value)
 {
@@ -161,10 +155,7 @@ static void timestamp(nvmlDevice_t device, char *value)
     snprintf(value + length, VALUE - length, ".%03ld", now.tv_nsec / 1000000);
 }
 
-static const struct field {
-    const char *name, *unit;
-    write_t *write;
-} gpu_fields[] = {
+static const struct field gpu_fields[] = {
     { "timestamp", "", timestamp },
     { "driver_version", "", driver_version },
     { "count", "", count },
@@ -194,7 +185,7 @@ static const struct field {
     { "mig.mode.pending", "", mig_mode },
 };
 
-static const struct field *find_field(const char *wanted, size_t length)
+const struct field *find_field(const char *wanted, size_t length)
 {
     for (size_t i = 0; i < sizeof gpu_fields / sizeof *gpu_fields; i++)
         if (strlen(gpu_fields[i].name) == length && strncmp(gpu_fields[i].name, wanted, length) == 0)
@@ -202,15 +193,14 @@ static const struct field *find_field(const char *wanted, size_t length)
     return NULL;
 }
 
-static int bad_field(const char *field, int length, const char *option)
+int bad_field(const char *field, int length, const char *option)
 {
     printf("Field \"%.*s\" is not a valid field to query.\n\n", length, field);
     fprintf(stderr, "Run 'nvidia-smi --help-%s' for the fields that there are.\n", option);
     return 2;
 }
 
-/* The next field of a list: its start and length; a list ends with length 0. */
-static const char *next_field(const char **rest, size_t *length)
+const char *next_field(const char **rest, size_t *length)
 {
     *rest += strspn(*rest, ", ");
     const char *field = *rest;
@@ -254,73 +244,6 @@ int show_query(const struct selection *selection, const char *fields, struct for
             separator = ", ";
         }
         putchar('\n');
-    }
-    return failed;
-}
-
-static void process_value(nvmlDevice_t device, const nvmlProcessInfo_t *process, const char *field, bool units)
-{
-    char text[VALUE] = "";
-    if (strncmp(field, "pid", 3) == 0)
-        printf("%u", process->pid);
-    else if (strncmp(field, "used_", 5) == 0)
-        printf("%llu%s", mib(process->usedGpuMemory), units ? " MiB" : "");
-    else if (strncmp(field, "process_name", 12) == 0 || strncmp(field, "name", 4) == 0)
-        printf("%s", nvml.nvmlSystemGetProcessName(process->pid, text, sizeof text) ? "[Not Found]" : text);
-    else {
-        const struct field *known = find_field(field, strcspn(field, ", "));
-        known->write(device, text);
-        printf("%s", text);
-    }
-}
-
-static bool is_process_field(const char *field, size_t length)
-{
-    static const char *const names[] = { "pid", "name", "process_name", "used_memory", "used_gpu_memory",
-                                         "gpu_uuid", "gpu_name", "gpu_bus_id", "timestamp" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strlen(names[i]) == length && strncmp(names[i], field, length) == 0)
-            return true;
-    return false;
-}
-
-static int process_header(const char *fields, struct format format)
-{
-    size_t length;
-    const char *separator = "";
-    for (const char *rest = fields, *at = next_field(&rest, &length); length; at = next_field(&rest, &length)) {
-        if (!is_process_field(at, length))
-            return bad_field(at, (int)length, "query-compute-apps");
-        if (!format.header)
-            continue;
-        bool memory = strncmp(at, "used_", 5) == 0;
-        printf("%s%.*s%s", separator, memory ? 15 : (int)length, memory ? "used_gpu_memory" : at,
-               memory && format.units ? " [MiB]" : "");
-        separator = ", ";
-    }
-    if (format.header)
-        putchar('\n');
-    return 0;
-}
-
-int show_processes(const struct selection *selection, const char *fields, struct format format)
-{
-    int failed = process_header(fields, format);
-    for (unsigned i = 0; i < selection->count && !failed; i++) {
-        unsigned rows;
-        nvmlProcessInfo_t *list = processes_of(selection->devices[i], &rows);
-        for (unsigned k = 0; k < rows; k++) {
-            size_t length;
-            const char *separator = "";
-            for (const char *rest = fields, *at = next_field(&rest, &length); length;
-                 at = next_field(&rest, &length)) {
-                fputs(separator, stdout);
-                process_value(selection->devices[i], &list[k], at, format.units);
-                separator = ", ";
-            }
-            putchar('\n');
-        }
-        free(list);
     }
     return failed;
 }

@@ -1,0 +1,88 @@
+"""./dev bench: what runai-runtime costs, against the runtime below it, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from runai_runtime.configure import configure
+from tests.bench.pairs import Pairs, Row, measure, table
+from tests.docker import images
+from tests.docker.engine import Engine
+from tests.docker.host import Runai, configuration
+from tests.simgpu.host import SimHost
+
+RUNC = "/usr/sbin/runc"
+
+
+def first_line(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def facts(engine: Engine) -> Iterator[str]:
+    yield f"kernel {platform.release()}, {os.cpu_count()} cores, {platform.machine()}"
+    yield f"docker {engine.docker('version', '--format', '{{.Server.Version}}').stdout.strip()}"
+    yield f"{first_line(RUNC, '--version')}"
+    yield f"{first_line('/usr/bin/python3', '--version')} (/usr/bin/python3)"
+
+
+def docker_runs(runai: Runai, rounds: int) -> Iterator[Row]:
+    """`docker run` of true, to its end, under runai against runc."""
+
+    def run(runtime: str, memory: str | None) -> None:
+        options = runai.arguments(memory=memory, runtime=runtime)
+        runai.engine.docker("run", "--rm", *options, images.BUSYBOX, "true")
+
+    base, passed, shared = measure(
+        [lambda: run("runc", None), lambda: run("runai", None), lambda: run("runai", "3g")], rounds
+    )
+    yield Row("docker run, no request: runai / runc", 1.15, Pairs(base, passed).ratios)
+    yield Row("docker run, RUNAI_GPU_MEMORY=3g: runai / runc", 1.25, Pairs(base, shared).ratios)
+
+
+def pass_through(runai: Runai, rounds: int) -> Iterator[Row]:
+    """What the shim adds to a command that it only hands on."""
+    ident = runai.engine.docker(
+        "run", "--detach", *runai.arguments(memory=None, runtime="runc"), images.BUSYBOX, "sleep", "600"
+    ).stdout.strip()
+    root = runai.engine.runtime_root("runc")
+
+    def state(runtime: str | Path) -> None:
+        subprocess.run([runtime, "--root", root, "state", ident], stdout=subprocess.DEVNULL, check=True)
+
+    base, other = measure([lambda: state(RUNC), lambda: state(runai.program)], rounds)
+    added = [1000 * difference for difference in Pairs(base, other).differences]
+    yield Row("runtime --root ... state ID: added by runai-runtime", 7.0, added, " ms")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30, help="pairs of docker run (default 30)")
+    rounds: int = parser.parse_args().rounds
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runai-bench-", dir="/var/tmp")))
+        simhost = stack.enter_context(SimHost(folder / "gpu-host"))
+        program = folder / "runai-runtime"
+        config = configuration(folder, simhost)
+        configure(config, folder / "config.json", program)
+        engine = stack.enter_context(Engine({"runai": program}))
+        images.load(engine, images.BUSYBOX)
+        runai = Runai(engine, simhost, config, program)
+        for fact in facts(engine):
+            print(fact)
+        print("Medians of pairs, taken in turn: A B, B A, A B ...\n", flush=True)
+        rows = [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
+    print(table(rows))
+    return 0 if all(row.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""libvgpu's own C tests, under the sanitizers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).with_name("native")
+LIBVGPU = NATIVE.parents[2] / "libvgpu"
+
+ACCOUNT = ("account_test.c", "account.c", "identity.c")
+TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
+
+SANITIZERS = {
+    "asan": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "tsan": ("-fsanitize=thread",),
+    "plain": (),
+}
+
+Compile = Callable[[tuple[str, ...], str], Path]
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compile a C test with a sanitizer, once."""
+    folder = tmp_path_factory.mktemp("native")
+
+    def compiled(sources: tuple[str, ...], sanitizer: str) -> Path:
+        program = folder / f"{Path(sources[0]).stem}-{sanitizer}"
+        if not program.exists():
+            paths = [NATIVE / sources[0], *(LIBVGPU / source for source in sources[1:])]
+            flags = ["-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS[sanitizer]]
+            folders = ["-iquote", LIBVGPU, "-iquote", NATIVE]
+            subprocess.run(["/usr/bin/gcc", *flags, *folders, *paths, "-o", program], check=True)
+        return program
+
+    return compiled
+
+
+def run(program: Path, *arguments: str | int) -> None:
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False, env={}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
+@pytest.mark.parametrize("test", ["one_process", "reclaim", "all_slots_taken"])
+def test_account(compiled: Compile, test: str, sanitizer: str) -> None:
+    run(compiled(ACCOUNT, sanitizer), test)
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "plain"])
+def test_one_of_many_gets_the_last_granule(compiled: Compile, count: Callable[[int], int], sanitizer: str) -> None:
+    run(compiled(ACCOUNT, sanitizer), "last_granule", count(1000))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "plain"])
+def test_processes_killed_at_random_leave_nothing(compiled: Compile, count: Callable[[int], int], sanitizer: str) -> None:
+    run(compiled(ACCOUNT, sanitizer), "killed_at_random", count(300))
+
+
+def test_a_process_killed_at_any_instruction_leaves_nothing(compiled: Compile, count: Callable[[int], int]) -> None:
+    step = 11 - count(10)  # every instruction in a soak, every tenth otherwise
+    run(compiled(ACCOUNT, "plain"), "killed_at_every_instruction", step)
+
+
+def test_a_hostile_page_harms_nobody(compiled: Compile, count: Callable[[int], int]) -> None:
+    run(compiled(ACCOUNT, "asan"), "hostile_page", count(50))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
+def test_tables(compiled: Compile, count: Callable[[int], int], sanitizer: str) -> None:
+    run(compiled(TABLES, sanitizer), count(1_000_000))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 VERSION = 1
 
+MIB = 1 << 20
+
 # What a runtime that is started without --root uses (as root).
 DEFAULT_ROOTS = {"crun": "/run/crun"}
 
@@ -38,7 +40,7 @@ def shares_of(request: Request, gpus: list[Gpu]) -> list[Share]:
 
 
 def size(amount: Amount, gpu: Gpu) -> int:
-    """AMOUNT in bytes on GPU."""
+    """AMOUNT in bytes on GPU: whole MiB, since nvidia-smi would show the next one for a half."""
     wanted = amount.of(gpu.total)
     if wanted < GRANULE:
         raise RefusalError(
@@ -50,11 +52,11 @@ def size(amount: Amount, gpu: Gpu) -> int:
             f"{amount.name} is {quoted(amount.text)}, {mib(wanted)} MiB; GPU {gpu.index} has {mib(gpu.total)} MiB; "
             "ask for less",
         )
-    return wanted
+    return wanted & ~(MIB - 1)
 
 
 def mib(size: int) -> int:
-    return size >> 20
+    return size // MIB
 
 
 def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:

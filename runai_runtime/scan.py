@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pynvml
@@ -132,12 +132,27 @@ def names_of(path: str, stem: str, folders: list[str]) -> list[str]:
     return sorted(names)
 
 
-def programs(folders: list[str] | tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def programs(folders: Iterable[str]) -> Iterator[dict[str, Any]]:
     for capability, names in PROGRAMS.items():
         for name in names:
-            path = find(list(folders), name)
+            path = find_program(folders, name)
             if path:
                 yield {"path": path, "names": [name], "capability": capability}
+
+
+def find_program(folders: Iterable[str], name: str) -> str:
+    """The real path of the first native program called NAME, or "". A host may have a script of that name in front,
+    which would look in the container for the program.
+    """
+    for folder in folders:
+        path = os.path.realpath(os.path.join(folder, name))
+        try:
+            with open(path, "rb") as file:
+                if file.read(4) == b"\x7fELF":
+                    return path
+        except OSError:
+            continue
+    return ""
 
 
 def ask_nvml(library: str) -> tuple[str, list[dict[str, Any]]]:

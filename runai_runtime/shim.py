@@ -59,7 +59,7 @@ def read_regular(path: str) -> bytes | None:
 
 def become(runtime: str, arguments: list[str]) -> None:
     try:
-        os.execv(runtime, [runtime, *arguments])  # noqa: S606 - no shell is the point
+        os.execv(runtime, [runtime, *arguments])
     except OSError as error:
         from runai_runtime.errors import reason
 

@@ -11,6 +11,10 @@ pytest_plugins = ["pytester"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="full counts instead of a tenth")
+    gpu = parser.getgroup("tests/gpu, on a host without the usual packages")
+    gpu.addoption("--engine", metavar="FOLDER", help="another engine than the system's")
+    gpu.addoption("--image", metavar="TAR", help="a root file system to use instead of busybox's")
+    gpu.addoption("--programs", metavar="FOLDER", help="the compiled test programs")
 
 
 @pytest.fixture(scope="session")

@@ -196,7 +196,16 @@ class Bundle:
         (self.folder / "config.json").write_text(json.dumps(self.spec) if text is None else text)
 
     def call(self, command: str, *options: str, container: str = "bundle") -> tuple[int, str]:
-        arguments = ["--root", self.folder / "root", "--log", self.log, "--log-format", "json", command, *options]
+        arguments: list[str | Path] = [
+            "--root",
+            self.folder / "root",
+            "--log",
+            self.log,
+            "--log-format",
+            "json",
+            command,
+            *options,
+        ]
         self.log.unlink(missing_ok=True)
         done = subprocess.run([self.runai.program, *arguments, container], capture_output=True, text=True, check=False)
         assert done.stdout == ""
@@ -253,7 +262,7 @@ def test_restore(bundle: Bundle) -> None:
 def test_checkpoint(runai: Runai) -> None:
     container = runai.engine.docker("run", "-d", *runai.arguments(memory="3g"), "runai-test:busybox", "sleep", "60")
     name = container.stdout.strip()
-    arguments = ["--root", runai.engine.runtime_root("runai"), "checkpoint", name]
+    arguments: list[str | Path] = ["--root", runai.engine.runtime_root("runai"), "checkpoint", name]
     done = subprocess.run([runai.program, *arguments], capture_output=True, text=True, check=False)
     runai.engine.docker("kill", name)
     runai.engine.docker("wait", name)

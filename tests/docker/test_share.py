@@ -211,7 +211,10 @@ def test_grant(runai: Runai) -> None:
     assert (container.grant / "cgroup").read_text() == Path(f"/proc/{pid}/cgroup").read_text()
     grant = json.loads((container.grant / "grant.json").read_text())
     assert grant["gpus"][0]["limit"] == 3 * GIB
-    assert (container.grant.stat().st_mode & 0o777, (container.grant / "limits").stat().st_mode & 0o777) == (0o711, 0o444)
+    assert (container.grant.stat().st_mode & 0o777, (container.grant / "limits").stat().st_mode & 0o777) == (
+        0o711,
+        0o444,
+    )
     runai.engine.docker("kill", container.id)
     runai.engine.docker("wait", container.id)
     assert not container.grant.exists()

@@ -34,7 +34,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
             paths = [NATIVE / sources[0], *(LIBVGPU / source for source in sources[1:])]
             flags = ["-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS[sanitizer]]
             folders = ["-iquote", LIBVGPU, "-iquote", NATIVE]
-            subprocess.run(["/usr/bin/gcc", *flags, *folders, *paths, "-o", program], check=True)
+            command: list[str | Path] = ["/usr/bin/gcc", *flags, *folders, *paths, "-o", program]
+            subprocess.run(command, check=True)
         return program
 
     return compiled
@@ -59,7 +60,9 @@ def test_one_of_many_gets_the_last_granule(compiled: Compile, count: Callable[[i
 
 
 @pytest.mark.parametrize("sanitizer", ["asan", "plain"])
-def test_processes_killed_at_random_leave_nothing(compiled: Compile, count: Callable[[int], int], sanitizer: str) -> None:
+def test_processes_killed_at_random_leave_nothing(
+    compiled: Compile, count: Callable[[int], int], sanitizer: str
+) -> None:
     run(compiled(ACCOUNT, sanitizer), "killed_at_random", count(300))
 
 

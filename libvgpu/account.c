@@ -71,7 +71,7 @@ static bool change(struct account_page *page, unsigned slot, unsigned gpu, int64
     finish(page, gpu, total); /* a former owner of the slot may have died before its step 3 */
 
     uint64_t seq = (sequence(atomic_load(&share->held)) + 1) & SEQUENCE_MASK;
-    atomic_store(&share->intent, share_word((uint64_t)delta, seq));
+    atomic_store_explicit(&share->intent, share_word((uint64_t)delta, seq), memory_order_release);
     for (;;) {
         uint64_t sum = (total >> TOTAL_SHIFT) + (uint64_t)delta;
         if (delta > 0 && (sum > ceiling || sum > TOTAL_MAX))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from tests.docker.host import configuration, native
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
-CUDASH = "/usr/local/bin/cudash"
-
 
 class Demo:
     """A Docker host with runai-runtime, and a person at its keyboard."""
@@ -31,9 +29,16 @@ class Demo:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
+    def wait_for(self, container: str, text: str) -> None:
+        """Until TEXT is in a container's output: 10 seconds at most."""
+        for _ in range(100):
+            if text in self.engine.docker("logs", container).stdout:
+                return
+            time.sleep(0.1)
+
     def show(self, *arguments: str, keep: str = "") -> None:
         """Type a docker command, and show what comes of it (only lines with KEEP in them)."""
-        print(f"\033[1m$ docker {shlex.join(arguments)}\033[0m", flush=True)
+        print(f"$ docker {shlex.join(arguments)}", flush=True)
         result = self.engine.docker(*arguments, check=False)
         for line in (result.stdout + result.stderr).splitlines():
             if keep in line:
@@ -59,22 +64,25 @@ def tell(text: str) -> None:
 
 def play(demo: Demo) -> None:
     run = ("run", "--rm", "--network=none", "--runtime=runai")
-    tools = (f"--volume={program('cudash')}:{CUDASH}:ro",)
+    tools = (f"--volume={program('cudash')}:/usr/local/bin/cudash:ro",)
     tell("The whole GPU:")
     demo.show(*run, "-e", "RUNAI_GPU_MEMORY=1", images.BUSYBOX, "nvidia-smi")
     tell("0.3 of it:")
     demo.show(*run, "-e", "RUNAI_GPU_MEMORY=0.3", images.BUSYBOX, "nvidia-smi")
-    tell("A neighbour takes 1 GiB and keeps it:")
+    tell("A neighbour with 2 GiB takes 1 GiB and keeps it:")
     demo.show(
         *("run", "-d", "--name=neighbour", "--network=none", "--runtime=runai", "-e", "RUNAI_GPU_MEMORY=2g", *tools),
-        *(images.BUSYBOX, CUDASH, "primary", "alloc 1g", "info", "sleep 60", "set 0", "info"),
+        *(images.BUSYBOX, "cudash", "primary", "alloc 1g", "sleep 600"),
     )
-    tell("Another container takes all it can get, 64 MiB at a time. Its 3 GiB end where they should:")
-    demo.show(*run, "-e", "RUNAI_GPU_MEMORY=3g", *tools, images.BUSYBOX, CUDASH, "primary", "fill 64m", "info")
-    tell("The neighbour never noticed:")
+    demo.wait_for("neighbour", "alloc 1g ->")
+    tell("A container with 0.3 takes all it can get, 64 MiB at a time (cudash is a shell of CUDA calls):")
+    demo.show(
+        *run, "-e", "RUNAI_GPU_MEMORY=0.3", *tools, images.BUSYBOX, "cudash", "primary", "info", "fill 64m", "info"
+    )
+    tell("Out of memory, within its share. The neighbour has what it had, and can have the rest of its own:")
     demo.show("exec", "neighbour", "nvidia-smi", keep="MiB /")
-    demo.show("logs", "neighbour")
-    tell("A share that can't be had is refused, with a reason:")
+    demo.show("exec", "neighbour", "cudash", "primary", "alloc 512m")
+    tell("A share that can't be had is refused, and nothing is started:")
     demo.show(*run, "-e", "RUNAI_GPU_MEMORY=200%", images.BUSYBOX, "nvidia-smi")
 
 
@@ -89,11 +97,7 @@ def main() -> int:
             return 1
         engine = stack.enter_context(Engine({"runai": runtime}))
         images.load(engine, images.BUSYBOX)
-        try:
-            play(Demo(engine))
-        finally:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                engine.remove_containers()
+        play(Demo(engine))
     return 0
 
 

@@ -67,28 +67,37 @@ bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
     return account_reserve(member, gpu, count, ceiling(state, gpu));
 }
 
+static CUresult charge_gpu(struct state *state, struct charge *charge, int gpu, uint64_t count)
+{
+    if (gpu == NO_GPU || !charge_locked(state, (unsigned)gpu, count))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    charge->gpu = gpu;
+    charge->granules = count;
+    return CUDA_SUCCESS;
+}
+
 CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
 {
     *charge = (struct charge){.gpu = NO_GPU};
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
-    int gpu = state_gpu(state, device);
-    bool ok = gpu != NO_GPU && charge_locked(state, (unsigned)gpu, count);
+    CUresult result = charge_gpu(state, charge, state_gpu(state, device), count);
     state_unlock(state);
-    if (!ok)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    *charge = (struct charge){.gpu = gpu, .granules = count};
-    return CUDA_SUCCESS;
+    return result;
 }
 
 CUresult charge_current(struct charge *charge, uint64_t count)
 {
-    CUdevice device;
     *charge = (struct charge){.gpu = NO_GPU};
-    if (REAL(cuCtxGetDevice)(&device) != CUDA_SUCCESS)
+    if (REAL(cuCtxGetCurrent)(&charge->context) != CUDA_SUCCESS || !charge->context)
         return CUDA_SUCCESS; /* no context: the call that follows says so itself */
-    return charge_device(charge, device, count);
+    struct state *state = state_lock();
+    if (!state)
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    CUresult result = charge_gpu(state, charge, state_gpu_of_current(state, charge->context), count);
+    state_unlock(state);
+    return result;
 }
 
 bool charge_adjust(struct state *state, struct charge *charge, uint64_t actual)

@@ -13,6 +13,7 @@
 struct charge {
     int gpu; /* NO_GPU: nothing is charged (the driver will refuse the call by itself) */
     uint64_t granules;
+    CUcontext context; /* that was current, where that was asked */
 };
 
 /* Reserves COUNT granules on the current context's device. CUDA_ERROR_OUT_OF_MEMORY past the share. */

@@ -62,6 +62,7 @@ static void forget(struct state *state, struct map *map, struct map_entry *entry
 {
     struct charge charge = {.gpu = (int)(entry->b & 0xff), .granules = entry->b >> 8};
     linear_forget_context(state, (CUcontext)(uintptr_t)entry->a);
+    state->last_context = NULL; /* its number may come again for another device's */
     count_context(state, (unsigned)charge.gpu, -1);
     map_remove(map, entry);
     charge_cancel(state, &charge);

@@ -106,16 +106,13 @@ static CUresult keep(struct charge *charge, CUresult result, CUdeviceptr address
 {
     if (charge->gpu == NO_GPU)
         return result;
-    CUcontext context = NULL;
-    if (result == CUDA_SUCCESS)
-        REAL(cuCtxGetCurrent)(&context);
     struct state *state = state_lock();
     if (result != CUDA_SUCCESS) {
         charge_cancel(state, charge);
         state_unlock(state);
         return result;
     }
-    struct map_entry allocation = {address, word(bytes, charge->gpu, managed), (uintptr_t)context};
+    struct map_entry allocation = {address, word(bytes, charge->gpu, managed), (uintptr_t)charge->context};
     uint64_t cost = record(state, &allocation);
     bool kept = cost != UINT64_MAX && charge_adjust(state, charge, cost);
     if (!kept) {
@@ -213,6 +210,8 @@ static bool begin_free(CUdeviceptr address, struct map_entry *allocation, struct
 
 static void end_free(CUresult result, const struct map_entry *allocation, struct charge *charge)
 {
+    if (result == CUDA_SUCCESS && !charge->granules)
+        return; /* others are in its block still */
     struct state *state = state_lock();
     if (result != CUDA_SUCCESS) {
         uint64_t cost = record(state, allocation); /* still there */

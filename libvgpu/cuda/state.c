@@ -76,3 +76,15 @@ int state_gpu(struct state *state, CUdevice device)
     }
     return state->gpu_of_device[device] - 1;
 }
+
+int state_gpu_of_current(struct state *state, CUcontext context)
+{
+    CUdevice device;
+    if (context == state->last_context)
+        return state->last_gpu;
+    if (REAL(cuCtxGetDevice)(&device) != CUDA_SUCCESS)
+        return NO_GPU;
+    state->last_context = context;
+    state->last_gpu = state_gpu(state, device);
+    return state->last_gpu;
+}

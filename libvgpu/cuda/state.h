@@ -17,6 +17,8 @@ struct state {
     struct account_member member;
     const struct limits *limits;
     int8_t gpu_of_device[DEVICES]; /* line of the limits file + 1; 0: not looked up yet */
+    CUcontext last_context;        /* the context that was current last, and its GPU */
+    int last_gpu;
     uint64_t outside[ACCOUNT_GPUS];    /* granules, as of outside_ms */
     uint64_t outside_ms[ACCOUNT_GPUS]; /* 0: never */
     struct map allocations; /* linear.c: address -> word, context */
@@ -39,5 +41,8 @@ void state_unlock(struct state *state);
 
 /* The line of the limits file for DEVICE, or NO_GPU: a GPU without a share. */
 int state_gpu(struct state *state, CUdevice device);
+
+/* The same for the device of CONTEXT, which is the current one. */
+int state_gpu_of_current(struct state *state, CUcontext context);
 
 #endif

@@ -15,7 +15,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docker.engine import DATA, Engine
+from tests.docker.engine import Engine
+from tests.docker.place import DATA
 
 BUSYBOX = "runai-test:busybox"
 MUSL = "runai-test:musl"

@@ -4,8 +4,6 @@ Both take an option as `--name value`, `--name=value` or with one dash. Which op
 value called "create" is not the command.
 """
 
-from __future__ import annotations
-
 from runai_runtime.errors import RefusalError, quoted
 
 GLOBAL_VALUES = frozenset({"root", "log", "log-format", "criu", "rootless", "cgroup-manager"})

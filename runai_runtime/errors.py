@@ -1,7 +1,5 @@
 """What a person is told when a container can't have what it asked for."""
 
-from __future__ import annotations
-
 
 class RefusalError(Exception):
     """One sentence, without a prefix: what, why, and what to do.

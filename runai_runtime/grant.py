@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 
 from runai_runtime.errors import RefusalError, quoted
 from runai_runtime.host import Host
@@ -157,8 +156,16 @@ def write(folder: str, name: str, text: str) -> None:
         file.write(text)
 
 
+FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "made")
+
+
 def remove_grant(path: str) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    """Take STATE/ID away, as the poststop hook does."""
+    for name in (*FILES, ""):
+        try:
+            os.unlink(os.path.join(path, name)) if name else os.rmdir(path)
+        except OSError:
+            continue
 
 
 def default_root(runtime: str) -> str:

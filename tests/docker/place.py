@@ -108,13 +108,15 @@ class Place:
         return any(path == str(top) or path.startswith(f"{top}/") for top in (self.data, self.state))
 
     def _daemons(self) -> Iterator[int]:
-        """containerd, dockerd and the shims: processes of which an argument is a path of this place."""
+        """containerd, dockerd and the shims: processes with our root of which an argument is a path of this place."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
                 program, *arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if Path(program).name.startswith(("containerd", "dockerd")) and any(map(self._owns, arguments)):
+                if not Path(program).name.startswith(("containerd", "dockerd")):
+                    continue
+                if any(map(self._owns, arguments)) and (entry / "root").samefile("/"):
                     yield int(entry.name)
 
     def _cgroup_folders(self) -> Iterator[Path]:

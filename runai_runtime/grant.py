@@ -160,12 +160,29 @@ FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "made")
 
 
 def remove_grant(path: str) -> None:
-    """Take STATE/ID away, as the poststop hook does."""
-    for name in (*FILES, ""):
+    """Take STATE/ID away."""
+    for name in FILES:
         try:
-            os.unlink(os.path.join(path, name)) if name else os.rmdir(path)
-        except OSError:
+            os.unlink(os.path.join(path, name))
+        except OSError:  # noqa: PERF203 - what isn't there needs no removal
             continue
+    try:
+        os.rmdir(path)
+    except OSError:
+        return
+
+
+def take_back(host: Host, path: str) -> None:
+    """Do for a container that is gone what the runtime left out: the poststop hook, which removes the mount points
+    that were made in its image as well.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in (0, 1, 2)]
+    try:
+        hook = os.posix_spawn(host.hook, ["runai-hook", "poststop", path], {}, file_actions=null)
+        os.waitpid(hook, 0)
+    except OSError:
+        pass
+    remove_grant(path)
 
 
 def default_root(runtime: str) -> str:
@@ -187,7 +204,7 @@ def sweep(host: Host) -> None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if gone:
-            remove_grant(path)
+            take_back(host, path)
 
 
 def is_alive(grant: dict[str, Any]) -> bool:

@@ -60,3 +60,20 @@ class Runai:
         """`docker run --rm` of a command in an image, with a share of the GPU unless memory is None."""
         arguments = self.arguments(*options, memory=memory)
         return self.engine.docker("run", "--rm", *arguments, image, *command, check=check)
+
+
+def host_mounts() -> list[str]:
+    """The host's mount points, without those of simulated GPUs and of engines, which others may start meanwhile.
+
+    What an engine mounts for its containers is its own; what we would leave behind lies deeper than its root folders.
+    """
+    points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
+    return sorted(point for point, kind in kinds.items() if not kind.startswith("fuse") and "/runai-dev/" not in point)
+
+
+def mounts_in(engine: Engine) -> list[str]:
+    """Mount points below those that the engine itself makes: there must never be any."""
+    roots = (str(engine.place.data), str(engine.place.state))
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(roots) and "/merged/" in point]

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.host import Runai
+from tests.docker.host import Runai, host_mounts, mounts_in
 
 STATE = ["host.json"]
-
-
-def host_mounts() -> list[str]:
-    return sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +21,7 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
     before = host_mounts()
     yield
     assert host_mounts() == before
+    assert mounts_in(runai.engine) == []
     assert sorted(path.name for path in runai.state.iterdir()) == STATE
     assert runai.engine.docker("ps", "-q").stdout == ""
 

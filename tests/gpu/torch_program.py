@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def add_one(pointer, count, block: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Adds 1 to each of COUNT numbers."""
     at = tl.program_id(0) * block + tl.arange(0, block)

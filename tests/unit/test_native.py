@@ -33,7 +33,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         if not program.exists():
             paths = [NATIVE / sources[0], *(LIBVGPU / source for source in sources[1:])]
             flags = ["-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS[sanitizer]]
-            folders = ["-iquote", LIBVGPU, "-iquote", NATIVE]
+            folders: list[str | Path] = ["-iquote", LIBVGPU, "-iquote", NATIVE]
             command: list[str | Path] = ["/usr/bin/gcc", *flags, *folders, *paths, "-o", program]
             subprocess.run(command, check=True)
         return program

@@ -624,7 +624,8 @@ def test_target_of_another_type(debian: Container, path: str, kind: str, monkeyp
         target.mkdir()
     elif kind == "socket":
         monkeypatch.chdir(target.parent)
-        socket.socket(socket.AF_UNIX).bind(target.name)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(target.name)
     else:
         os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     check_refused(debian.create(), path, f"it is a {kind}")
@@ -688,8 +689,10 @@ def test_read_only_volume_with_the_driver_elsewhere(debian: Container, volume: P
 
 
 def test_read_only_volume_under_a_program(debian: Container, volume: Path) -> None:
+    """The volume decides what is there: no limit hangs on a program."""
     result = debian.create(before=bind(volume, debian.root / "usr/bin", "ro"))
-    check_refused(result, "/usr/bin/nvidia-smi", "the volume on /usr/bin is read-only")
+    assert result.code == 0, result.stderr
+    assert "/usr/bin/nvidia-smi" not in result.tree
 
 
 @pytest.mark.parametrize("point", [HOME, "/usr", "/usr/bin"])

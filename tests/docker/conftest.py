@@ -24,8 +24,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine(folder: Path) -> Iterator[Engine]:
-    """The engine, with the images, and with the program that is going to be runai-runtime."""
-    with Engine({"runai": folder / "runai-runtime"}) as engine:
+    """The engine, with the images, and with the programs that are going to be runai-runtime: for one GPU, and two."""
+    with Engine({"runai": folder / "runai-runtime", "runai-two": folder / "two/runai-runtime"}) as engine:
         images.load(engine, images.BUSYBOX)
         yield engine
 
@@ -42,6 +42,17 @@ def runai(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     program = folder / "runai-runtime"
     configure(config, folder / "config.json", program)
     return Runai(engine, simhost, config, program)
+
+
+@pytest.fixture(scope="session")
+def runai_two(folder: Path, engine: Engine) -> Iterator[Runai]:
+    """The same engine with a host of two GPUs of different sizes."""
+    gpus = [{"name": "NVIDIA A", "memory_mib": 8192}, {"name": "NVIDIA B", "memory_mib": 4096}]
+    with SimHost(folder / "two/gpu-host", {"gpus": gpus}) as host:
+        config = configuration(folder / "two", host)
+        program = folder / "two/runai-runtime"
+        configure(config, folder / "two/config.json", program)
+        yield Runai(engine, host, config, program, "runai-two")
 
 
 @pytest.fixture(autouse=True)

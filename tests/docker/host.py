@@ -37,17 +37,20 @@ def configuration(folder: Path, simhost: SimHost, runtime: str = "/usr/sbin/runc
 class Runai:
     """A Docker host with runai-runtime: an engine, a simulated GPU host and what daemon.json registers."""
 
-    def __init__(self, engine: Engine, simhost: SimHost, config: dict[str, Any], program: Path) -> None:
+    def __init__(
+        self, engine: Engine, simhost: SimHost, config: dict[str, Any], program: Path, runtime: str = "runai"
+    ) -> None:
+        self.runtime = runtime
         self.engine = engine
         self.simhost = simhost
         self.config = config
         self.program = program
         self.state = Path(config["state"])
 
-    def arguments(self, *args: str | Path, memory: str | None, runtime: str = "runai") -> list[str]:
+    def arguments(self, *args: str | Path, memory: str | None, runtime: str | None = None) -> list[str]:
         """What `docker run` is given before the image."""
         asked = [] if memory is None else ["--env", f"RUNAI_GPU_MEMORY={memory}"]
-        return ["--network=none", f"--runtime={runtime}", *asked, *map(str, args)]
+        return ["--network=none", f"--runtime={runtime or self.runtime}", *asked, *map(str, args)]
 
     def run(
         self,

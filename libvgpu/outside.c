@@ -2,7 +2,8 @@
 
 void outside_snapshot(const struct account_page *page, unsigned gpu, struct held_snapshot *held)
 {
-    for (unsigned i = 0; i < account_slots(page); i++)
+    held->slots = account_slots(page);
+    for (unsigned i = 0; i < held->slots; i++)
         held->granules[i] = account_held(page, i, gpu);
 }
 
@@ -27,7 +28,7 @@ uint64_t outside_granules(const struct account_page *page, const struct identity
         if (!figure)
             continue;
         uint64_t held = account_held(page, i, gpu);
-        if (before->granules[i] > held)
+        if (i < before->slots && before->granules[i] > held)
             held = before->granules[i];
         uint64_t counted = held - (aside_managed(aside) < held ? aside_managed(aside) : held);
         uint64_t given = granules(figure->bytes + aside_contexts(aside) * CONTEXT_HIDDEN);

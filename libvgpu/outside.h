@@ -33,6 +33,7 @@ static inline uint64_t aside_managed(uint64_t word)
 
 /* What the slots of a page hold on one GPU, at one moment. */
 struct held_snapshot {
+    unsigned slots; /* those that came later aren't in it */
     uint64_t granules[ACCOUNT_SLOTS];
 };
 

@@ -53,12 +53,17 @@ void charge_look_outside(struct state *state, unsigned gpu, bool always)
         state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, figures, (size_t)count);
 }
 
+bool charge_quickly(struct state *state, unsigned gpu, uint64_t count)
+{
+    if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
+        charge_look_outside(state, gpu, false);
+    return account_reserve(&state->member, gpu, count, ceiling(state, gpu));
+}
+
 bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
 {
     struct account_member *member = &state->member;
-    if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
-        charge_look_outside(state, gpu, false);
-    if (account_reserve(member, gpu, count, ceiling(state, gpu)))
+    if (charge_quickly(state, gpu, count))
         return true;
     /* Out of memory, unless somebody's part is there no more. */
     account_reclaim(member);
@@ -79,6 +84,9 @@ static CUresult charge_gpu(struct state *state, struct charge *charge, int gpu, 
 CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
 {
     *charge = (struct charge){.gpu = NO_GPU};
+    if (!state_has_device(device))
+        return CUDA_SUCCESS;
+    figures_load();
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
@@ -95,7 +103,10 @@ CUresult charge_current(struct charge *charge, uint64_t count)
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
-    CUresult result = charge_gpu(state, charge, state_gpu_of_current(state, charge->context), count);
+    int gpu;
+    CUresult result = state_gpu_of_current(state, charge->context, &gpu);
+    if (result == CUDA_SUCCESS)
+        result = charge_gpu(state, charge, gpu, count);
     state_unlock(state);
     return result;
 }

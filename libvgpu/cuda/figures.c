@@ -1,6 +1,7 @@
 #include "cuda/figures.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* NVML's API as far as it is used here (nvml.h); its header can't be included beside cuda.h's internal names. */
@@ -18,17 +19,20 @@ static struct {
     int (*processes)(void *device, unsigned *count, struct process_info *infos);
 } nvml;
 
+static void *_Atomic real_nvml;
+
 /* Loaded by its SONAME, so that it is libvgpu's: the program that loads NVML later finds the same one and sees its
  * share. The functions are the real ones, which come with it as a dependency. */
-static void start(void)
+void figures_load(void)
+{
+    if (!atomic_load(&real_nvml) && dlopen("libnvidia-ml.so.1", RTLD_LAZY))
+        atomic_store(&real_nvml, dlopen(RUNAI_DIR "/real/libnvidia-ml.so.1", RTLD_LAZY | RTLD_NOLOAD));
+}
+
+static void start(void *real)
 {
     int (*init)(void);
     nvml.tried = true;
-    if (!dlopen("libnvidia-ml.so.1", RTLD_LAZY))
-        return;
-    void *real = dlopen(RUNAI_DIR "/real/libnvidia-ml.so.1", RTLD_LAZY | RTLD_NOLOAD);
-    if (!real)
-        return;
     *(void **)&init = dlsym(real, "nvmlInit_v2");
     *(void **)&nvml.handle = dlsym(real, "nvmlDeviceGetHandleByUUID");
     *(void **)&nvml.processes = dlsym(real, "nvmlDeviceGetComputeRunningProcesses_v3");
@@ -42,8 +46,9 @@ int figures_of_driver(const char *uuid, struct process_figure figures[FIGURES])
     struct process_info infos[FIGURES];
     unsigned count = FIGURES;
     void *device;
-    if (!nvml.tried)
-        start();
+    void *real = atomic_load(&real_nvml);
+    if (!nvml.tried && real)
+        start(real);
     if (!nvml.works || nvml.handle(uuid, &device) != 0 || nvml.processes(device, &count, infos) != 0)
         return -1;
     int known = 0;

@@ -76,20 +76,7 @@ static void add_managed(struct state *state, unsigned gpu, int64_t count)
     atomic_store(aside, aside_word(aside_contexts(seen), aside_managed(seen) + (uint64_t)count));
 }
 
-/* Puts ALLOCATION into the tables: what it costs in granules, or UINT64_MAX when the process is out of memory. */
-static uint64_t record(struct state *state, const struct map_entry *allocation)
-{
-    uint64_t bytes = allocation->a & BYTES_MASK;
-    if (!map_make_room(&state->allocations, 1) || !map_make_room(&state->blocks, 2))
-        return UINT64_MAX;
-    *map_put(&state->allocations, allocation->key) = *allocation;
-    if (!(allocation->a & MANAGED))
-        return enter(state, allocation->key, bytes);
-    add_managed(state, word_gpu(allocation->a), (int64_t)granules(bytes));
-    return granules(bytes);
-}
-
-/* Takes it out again: what that sets free. */
+/* Takes an allocation out of the tables: how many granules that sets free. */
 static uint64_t erase(struct state *state, struct map_entry *entry)
 {
     struct map_entry allocation = *entry;
@@ -101,18 +88,37 @@ static uint64_t erase(struct state *state, struct map_entry *entry)
     return granules(bytes);
 }
 
+/* Puts ALLOCATION into the tables: what it costs in granules, or UINT64_MAX when the process is out of memory. */
+static uint64_t record(struct state *state, const struct map_entry *allocation)
+{
+    uint64_t bytes = allocation->a & BYTES_MASK;
+    if (!map_make_room(&state->allocations, 1) || !map_make_room(&state->blocks, 2))
+        return UINT64_MAX;
+    struct map_entry *stale = map_find(&state->allocations, allocation->key); /* freed in a way that nobody saw */
+    if (stale) {
+        unsigned gpu = word_gpu(stale->a);
+        account_release(&state->member, gpu, erase(state, stale));
+    }
+    *map_put(&state->allocations, allocation->key) = *allocation;
+    if (!(allocation->a & MANAGED))
+        return enter(state, allocation->key, bytes);
+    add_managed(state, word_gpu(allocation->a), (int64_t)granules(bytes));
+    return granules(bytes);
+}
+
 /* After the driver's answer to an allocation: keeps what it gave, or takes the charge back. */
 static CUresult keep(struct charge *charge, CUresult result, CUdeviceptr address, uint64_t bytes, bool managed)
 {
     if (charge->gpu == NO_GPU)
         return result;
     struct state *state = state_lock();
-    if (result != CUDA_SUCCESS) {
+    if (result != CUDA_SUCCESS || !address || !bytes) { /* a driver might answer a wish for nothing with nothing */
         charge_cancel(state, charge);
         state_unlock(state);
         return result;
     }
-    struct map_entry allocation = {address, word(bytes, charge->gpu, managed), (uintptr_t)charge->context};
+    struct map_entry allocation = {address, word(bytes, charge->gpu, managed), (uintptr_t)charge->context,
+                                   state_tick(state)};
     uint64_t cost = record(state, &allocation);
     bool kept = cost != UINT64_MAX && charge_adjust(state, charge, cost);
     if (!kept) {
@@ -246,12 +252,36 @@ EXPORT CUresult cuMemFree(CUdeviceptr_v1 address)
     return result;
 }
 
-void linear_forget_context(struct state *state, CUcontext context)
+/* Takes memory of cuMemAlloc too. It comes back when the stream gets there; until then it is found outside the
+ * account (outside.c), where it matters. */
+EXPORT CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
+{
+    struct map_entry allocation;
+    struct charge charge;
+    bool ours = begin_free(address, &allocation, &charge);
+    CUresult result = REAL(cuMemFreeAsync)(address, stream);
+    if (ours)
+        end_free(result, &allocation, &charge);
+    return result;
+}
+
+EXPORT CUresult cuMemFreeAsync_ptsz(CUdeviceptr address, CUstream stream)
+{
+    struct map_entry allocation;
+    struct charge charge;
+    bool ours = begin_free(address, &allocation, &charge);
+    CUresult result = REAL(cuMemFreeAsync_ptsz)(address, stream);
+    if (ours)
+        end_free(result, &allocation, &charge);
+    return result;
+}
+
+void linear_forget_context(struct state *state, CUcontext context, uint64_t before)
 {
     struct map *map = &state->allocations;
     for (size_t i = 0; i < map->capacity;) {
         struct map_entry *entry = &map->entries[i];
-        if (!entry->key || entry->b != (uintptr_t)context) {
+        if (!entry->key || entry->b != (uintptr_t)context || entry->when >= before) {
             i++;
             continue;
         }

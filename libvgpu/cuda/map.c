@@ -4,7 +4,7 @@
 
 static size_t home(const struct map *map, uint64_t key)
 {
-    return (size_t)(key * 0x9e3779b97f4a7c15u >> 20) & (map->capacity - 1); /* Fibonacci hashing */
+    return (size_t)(key * 0x9e3779b97f4a7c15u >> 32) & (map->capacity - 1); /* Fibonacci hashing */
 }
 
 static size_t next(const struct map *map, size_t i)

@@ -1,4 +1,4 @@
-/* A hash table from a number that is not 0 (an address, a handle) to a value of two words. Not thread-safe. */
+/* A hash table from a number that is not 0 (an address, a handle) to a value of three words. Not thread-safe. */
 #ifndef RUNAI_CUDA_MAP_H
 #define RUNAI_CUDA_MAP_H
 
@@ -9,6 +9,7 @@
 struct map_entry {
     uint64_t key; /* 0: free */
     uint64_t a, b;
+    uint64_t when; /* state.h: state_tick() */
 };
 
 struct map {

@@ -32,18 +32,39 @@ struct state *state_lock(void)
     struct state *state = the_state;
     if (!state)
         return NULL;
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     pthread_mutex_lock(&state->lock);
+    state->cancel_state = cancel_state;
     if (!state->ready)
         open_account(state);
     if (state->limits && state->member.page)
         return state;
-    pthread_mutex_unlock(&state->lock);
+    state_unlock(state);
     return NULL;
 }
 
 void state_unlock(struct state *state)
 {
+    int cancel_state = state->cancel_state;
     pthread_mutex_unlock(&state->lock);
+    pthread_setcancelstate(cancel_state, NULL);
+}
+
+uint64_t state_now(void)
+{
+    struct state *state = state_lock();
+    if (!state)
+        return 0;
+    uint64_t now = state_tick(state);
+    state_unlock(state);
+    return now;
+}
+
+bool state_has_device(CUdevice device)
+{
+    int count = 0;
+    return REAL(cuDeviceGetCount)(&count) == CUDA_SUCCESS && device >= 0 && device < count;
 }
 
 /* NVML's way to write a UUID, which is how the limits file names GPUs. */
@@ -77,14 +98,16 @@ int state_gpu(struct state *state, CUdevice device)
     return state->gpu_of_device[device] - 1;
 }
 
-int state_gpu_of_current(struct state *state, CUcontext context)
+CUresult state_gpu_of_current(struct state *state, CUcontext context, int *gpu)
 {
     CUdevice device;
-    if (context == state->last_context)
-        return state->last_gpu;
-    if (REAL(cuCtxGetDevice)(&device) != CUDA_SUCCESS)
-        return NO_GPU;
-    state->last_context = context;
-    state->last_gpu = state_gpu(state, device);
-    return state->last_gpu;
+    if (context != state->last_context) {
+        CUresult result = REAL(cuCtxGetDevice)(&device);
+        if (result != CUDA_SUCCESS)
+            return result;
+        state->last_context = context;
+        state->last_gpu = state_gpu(state, device);
+    }
+    *gpu = state->last_gpu;
+    return CUDA_SUCCESS;
 }

@@ -44,7 +44,7 @@ EXPORT CUresult cuDeviceTotalMem(unsigned int *bytes, CUdevice device)
 }
 
 /* Turns the device's figures into the container's. Less may be free than the share leaves: somebody else on the
- * host can have it. */
+ * host can have it. Either may be NULL, as the driver allows it (seen on driver 580). */
 static CUresult container_info(size_t *free, size_t *total)
 {
     CUdevice device;
@@ -64,8 +64,10 @@ static CUresult container_info(size_t *free, size_t *total)
     }
     state_unlock(state);
     uint64_t left = used < share ? share - used : 0;
-    *free = left < *free ? left : *free;
-    *total = share < *total ? share : *total;
+    if (free)
+        *free = left < *free ? left : *free;
+    if (total)
+        *total = share < *total ? share : *total;
     return CUDA_SUCCESS;
 }
 
@@ -81,9 +83,9 @@ EXPORT CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
     size_t wide_free = SIZE_MAX, wide_total = SIZE_MAX;
     if (result == CUDA_SUCCESS)
         result = container_info(&wide_free, &wide_total);
-    if (result == CUDA_SUCCESS) {
+    if (result == CUDA_SUCCESS && free)
         *free = clamp(wide_free < *free ? wide_free : *free);
+    if (result == CUDA_SUCCESS && total)
         *total = clamp(wide_total < *total ? wide_total : *total);
-    }
     return result;
 }

@@ -38,7 +38,7 @@ static uint64_t outside(const struct identity *self, unsigned gpu, nvmlDevice_t 
     if (REAL(nvmlDeviceGetComputeRunningProcesses_v3)(device, &count, infos) != NVML_SUCCESS)
         return 0;
     size_t known = 0;
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count && i < FIGURES; i++)
         if (infos[i].usedGpuMemory != (unsigned long long)NVML_VALUE_NOT_AVAILABLE)
             figures[known++] = (struct process_figure){.pid = infos[i].pid, .bytes = infos[i].usedGpuMemory};
     return outside_granules(page, self, gpu, &before, figures, known);

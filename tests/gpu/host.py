@@ -69,10 +69,12 @@ class GpuHost:
     def run(self, options: Sequence[str], *command: str, check: bool = True) -> CompletedProcess[str]:
         return self.engine.docker("run", "--rm", *options, self.image, *command, check=check, timeout=300)
 
-    def python(self, memory: str, script: Path, *arguments: str, check: bool = True) -> CompletedProcess[str]:
+    def python(
+        self, memory: str, script: Path, *arguments: str, options: Sequence[str] = (), check: bool = True
+    ) -> CompletedProcess[str]:
         """Run a Python program of this suite, with the interpreter that runs the suite, in a container."""
-        options = self.share(memory, *self.user_space(), f"--volume={script}:/program.py:ro")
-        return self.run(options, sys.executable, "/program.py", *arguments, check=check)
+        all_options = self.share(memory, *self.user_space(), f"--volume={script}:/program.py:ro", *options)
+        return self.run(all_options, sys.executable, "/program.py", *arguments, check=check)
 
     @contextlib.contextmanager
     def background(self, options: Sequence[str], *command: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from tests.gpu.host import CUDASH, MIB, GpuHost
 pytestmark = pytest.mark.may_skip("needs an NVIDIA GPU")
 
 GIB = 1 << 30
-TORCH = Path(__file__).with_name("torch_program.py")
+TORCH = Path(__file__).with_name("programs") / "torch_share.py"
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch isn't installed")
 

@@ -64,7 +64,9 @@ class GpuHost:
             "--env=TRITON_CACHE_DIR=/tmp/triton",
             "--env=TORCHINDUCTOR_CACHE_DIR=/tmp/inductor",
         ]
-        return [*mounts, "--volume=/etc/ld.so.cache:/etc/ld.so.cache:ro", *writable]
+        files = [path for path in ("/etc/ld.so.cache", "/etc/alternatives") if Path(path).exists()]
+        path = "--env=PATH=/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return [*mounts, *(f"--volume={path}:{path}:ro" for path in files), path, *writable]
 
     def run(self, options: Sequence[str], *command: str, check: bool = True) -> CompletedProcess[str]:
         return self.engine.docker("run", "--rm", *options, self.image, *command, check=check, timeout=300)

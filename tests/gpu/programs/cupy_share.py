@@ -9,8 +9,8 @@ import cupy
 
 def main() -> None:
     free, total = cupy.cuda.runtime.memGetInfo()
-    double = cupy.ElementwiseKernel("float32 x", "float32 y", "y = x * 2", "double")
-    computed = float(double(cupy.ones(1000, dtype=cupy.float32)).sum())
+    doubled = cupy.ElementwiseKernel("float32 x", "float32 y", "y = x * 2", "doubled")
+    computed = float(doubled(cupy.ones(1000, dtype=cupy.float32)).sum())
     kept = []
     error = ""
     try:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+
+if not hasattr(np, "row_stack"):  # NumPy 2.5 dropped it, and some versions of numba-cuda ask for it
+    np.row_stack = np.vstack
+
 from numba import cuda
 
 

@@ -7,6 +7,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+
+#define PROC_SUPER_MAGIC 0x9fa0 /* as in linux/magic.h */
+#define SYSFS_MAGIC 0x62656572
 
 static const char CACHE[] = "/etc/ld.so.cache";
 #define BYTES (64L << 20)
@@ -27,8 +31,10 @@ static void keep_end(struct collector *collector) {
 
 static void finish(struct collector *collector) {
     collector->text[collector->length] = '\0';
+    /* Each text is a path from every slash on, since entries may point into its middle; of slashes in a row the last. */
     for (char *slash = strchr(collector->text, '/'); slash; slash = strchr(slash + 1, '/'))
-        collector->see(collector->context, slash);
+        if (slash[1] != '/')
+            collector->see(collector->context, slash);
     collector->length = 0;
 }
 
@@ -44,13 +50,29 @@ static void take(struct collector *collector, const char *bytes, size_t count) {
     }
 }
 
-void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
-    cleanup_close int fd = rootfs_resolve(rootfs, CACHE, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+/* The cache for reading; -1 when there is none. Opening some files does something (a FIFO waits, the kernel's log loses
+ * what is read), so it is looked at first; and what /proc and /sys hold is never a cache, though it may say so. */
+static int open_cache(const struct rootfs *rootfs) {
+    cleanup_close int found = rootfs_resolve(rootfs, CACHE, O_PATH);
     struct stat facts;
-    if (fd < 0 && !rootfs_absent(errno))
+    struct statfs system;
+    if (found < 0 && !rootfs_absent(errno))
         fail("the image's %s can't be opened, %s; look at the image and its volumes", CACHE, why(errno));
-    /* Nor does the loader read anything else. */
-    if (fd < 0 || fstat(fd, &facts) < 0 || !S_ISREG(facts.st_mode))
+    if (found < 0 || fstat(found, &facts) < 0 || !S_ISREG(facts.st_mode))
+        return -1; /* nor does the loader read anything else */
+    if (fstatfs(found, &system) < 0 || system.f_type == PROC_SUPER_MAGIC || system.f_type == SYSFS_MAGIC)
+        fail("the image's %s can't be checked, it is a link into /proc or /sys; run ldconfig in the image", CACHE);
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", found);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        fail("the image's %s can't be opened, %s; look at the image and its volumes", CACHE, why(errno));
+    return fd;
+}
+
+void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
+    cleanup_close int fd = open_cache(rootfs);
+    if (fd < 0)
         return;
     static struct collector collector;
     collector = (struct collector){.see = see, .context = context};

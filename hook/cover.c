@@ -41,11 +41,11 @@ bool cover_target(struct rootfs *rootfs, const char *target, const char *source,
     return true;
 }
 
-/* The folder is on a read-only volume. If the container offers the library anyway, that does; ours go over it. */
+/* The folder is on a volume. If the container offers the library anyway, that does; ours go over it. */
 static void make_do(const struct loader *loader, const char *name) {
     if (!loader_offers(loader, name))
-        fail("%s can't be put into %s, the volume on %s is read-only and has no file of that name to cover; mount it "
-             "writable, or at another place", name, loader->home, loader->rootfs->blocked);
+        fail("%s can't be put into %s, the volume on %s has no file of that name to cover and none is made in a volume; "
+             "mount it at another place", name, loader->home, loader->rootfs->blocked);
 }
 
 void cover_home(const struct loader *loader, const char *name, const char *source) {

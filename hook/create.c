@@ -15,7 +15,7 @@
 #define DEVICE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
 static void blocked(const struct rootfs *rootfs, const char *target) {
-    fail("nothing can be mounted at %s, the volume on %s is read-only and has no such file; mount it writable, or at "
+    fail("nothing can be mounted at %s, the volume on %s has no such file and none is made in a volume; mount it at "
          "another place", target, rootfs->blocked);
 }
 
@@ -47,7 +47,7 @@ static void carry_out(struct loader *loader, int own, const struct item *item) {
     case KIND_OURS: put_ours(loader, item->name); return;
     case KIND_LIBRARY: cover_home(loader, item->name, item->source); return;
     case KIND_PROGRAM:
-        /* A read-only volume over /usr/bin decides what is there; no limit hangs on a program. */
+        /* A volume over /usr/bin decides what is there; no limit hangs on a program. */
         if (!has_program(rootfs, item->name))
             (void)cover_target(rootfs, item->name, item->source, READ_ONLY);
         return;

@@ -34,6 +34,8 @@ static const char *const USUAL[] = {
 static const char *const LEGACY[] = {"tls", "haswell", "avx512_1", "x86_64"};
 #define LEGACY_DEPTH 4
 
+#define CACHED 4096 /* names of our libraries in one cache; a real one has a handful */
+
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static bool is_library(const struct rootfs *rootfs, const char *folder, const char *name) {
@@ -147,9 +149,33 @@ static void add_cached(void *context, char *path) {
     char *slash = strrchr(path, '/');
     if (!find_ours(loader, slash + 1))
         return;
+    if (++loader->cached > CACHED)
+        fail("the image can't be checked for driver libraries, its /etc/ld.so.cache names more than %d; run ldconfig in "
+             "the image", CACHED);
     *slash = '\0';
     add_folder(loader, *path ? path : "/");
     *slash = '/';
+}
+
+/* Newer drivers that CUDA images bring along lie in /usr/local/cuda-VERSION/compat or a subfolder of it, and some put
+ * them into the loader's way only when they start. */
+static void add_compat(struct loader *loader) {
+    static const char LOCAL[] = "/usr/local";
+    cleanup_closedir DIR *local = list(loader->rootfs, LOCAL);
+    char compat[PATH_MAX];
+    char below[PATH_MAX];
+    for (struct dirent *entry = NULL; local && (entry = readdir(local)) != NULL;) {
+        if (strncmp(entry->d_name, "cuda", 4) != 0)
+            continue;
+        if (snprintf(compat, sizeof compat, "%s/%s/compat", LOCAL, entry->d_name) >= (int)sizeof compat)
+            continue;
+        add_folder(loader, compat);
+        cleanup_closedir DIR *folder = list(loader->rootfs, compat);
+        for (struct dirent *inner = NULL; folder && (inner = readdir(folder)) != NULL;)
+            if (inner->d_name[0] != '.' && !strstr(inner->d_name, ".so") &&
+                snprintf(below, sizeof below, "%s/%s", compat, inner->d_name) < (int)sizeof below)
+                add_folder(loader, below);
+    }
 }
 
 void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan *plan) {
@@ -167,6 +193,7 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
         add_folder(loader, HOMES[i]);
     for (size_t i = 0; i < COUNT(USUAL); i++)
         add_folder(loader, USUAL[i]);
+    add_compat(loader);
     for (size_t i = 0; i < plan->count; i++)
         if (plan->items[i].kind == KIND_SEARCH)
             add_folder(loader, plan->items[i].name);

@@ -23,6 +23,7 @@ struct loader {
     char home[PATH_MAX]; /* the default library folder of the image's own loader, links resolved where it exists */
     size_t ours_count;
     struct ours ours[OURS];
+    size_t cached; /* names of our libraries that the image's cache had */
     size_t folder_count;
     struct folder {
         char *path;

@@ -46,7 +46,10 @@ static void unescape(char *text) {
 static void read_facts(const struct rootfs *rootfs, char *rest, struct mount_facts *facts) {
     char *save = NULL;
     int number = 1;
+    bool whole = false;
     for (char *field = strtok_r(rest, " ", &save); field; field = strtok_r(NULL, " ", &save), number++) {
+        if (number == 3)
+            whole = strcmp(field, "/") == 0;
         if (number == 4) {
             unescape(field);
             size_t root = strlen(rootfs->path);
@@ -54,8 +57,11 @@ static void read_facts(const struct rootfs *rootfs, char *rest, struct mount_fac
             const char *point = inside ? field + root : field;
             (void)snprintf(facts->point, sizeof facts->point, "%s", *point ? point : "/");
         }
-        if (number > 5 && strcmp(field, "-") == 0)
+        if (number > 5 && strcmp(field, "-") == 0) {
+            const char *type = strtok_r(NULL, " ", &save);
+            facts->own_tmpfs = whole && type && strcmp(type, "tmpfs") == 0;
             return;
+        }
         if (number > 5 && strncmp(field, "shared:", strlen("shared:")) == 0)
             facts->shared = true;
     }
@@ -64,6 +70,7 @@ static void read_facts(const struct rootfs *rootfs, char *rest, struct mount_fac
 void mount_look_up(const struct rootfs *rootfs, int fd, struct mount_facts *facts) {
     int wanted = mount_id(fd);
     facts->shared = false;
+    facts->own_tmpfs = false;
     facts->point[0] = '\0';
     cleanup_fclose FILE *mounts = fopen("/proc/self/mountinfo", "re");
     cleanup_free char *line = NULL;

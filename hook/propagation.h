@@ -5,6 +5,7 @@
 #include "rootfs.h"
 
 struct mount_facts {
+    bool own_tmpfs; /* a tmpfs, from its root on */
     bool shared;
     char point[PATH_MAX]; /* in the container's terms where it is inside of the root */
 };

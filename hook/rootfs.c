@@ -88,7 +88,7 @@ static void note(const struct rootfs *rootfs, int folder, const char *leaf) {
         fail("the list of mount points can't be written, %s; look at the state directory", why(errno));
 }
 
-/* The error of an attempt to make PATH in FOLDER: a read-only volume is for the caller, anything else is the end. */
+/* The error of an attempt to make PATH in FOLDER: a volume is for the caller, anything else is the end. */
 static int not_made(struct rootfs *rootfs, int folder, const char *path) {
     if (errno != EROFS)
         fail("the mount point %s can't be made, %s; look at the image and its volumes", path, why(errno));
@@ -99,8 +99,22 @@ static int not_made(struct rootfs *rootfs, int folder, const char *path) {
     return -1;
 }
 
+/* Nothing is made in a volume: it would stay there, in a folder of the host. A tmpfs of the container's own, such as
+ * /dev, goes with it. */
+static bool is_volume(const struct rootfs *rootfs, int folder) {
+    struct mount_facts facts;
+    if (mount_id(folder) == rootfs->mount)
+        return false;
+    mount_look_up(rootfs, folder, &facts);
+    return !facts.own_tmpfs;
+}
+
 static int make_file(struct rootfs *rootfs, int folder, const char *leaf, const char *path) {
     refuse_shared(rootfs, folder, path);
+    if (is_volume(rootfs, folder)) {
+        errno = EROFS;
+        return not_made(rootfs, folder, path);
+    }
     note(rootfs, folder, leaf);
     int fd = openat(folder, leaf, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
     return fd >= 0 ? fd : not_made(rootfs, folder, path);
@@ -108,6 +122,10 @@ static int make_file(struct rootfs *rootfs, int folder, const char *leaf, const 
 
 static int make_folder(struct rootfs *rootfs, int folder, const char *leaf, const char *path) {
     refuse_shared(rootfs, folder, path);
+    if (is_volume(rootfs, folder)) {
+        errno = EROFS;
+        return not_made(rootfs, folder, path);
+    }
     note(rootfs, folder, leaf);
     if (mkdirat(folder, leaf, 0755) < 0)
         return not_made(rootfs, folder, path);

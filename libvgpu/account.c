@@ -155,7 +155,7 @@ static void set_free(struct account_slot *slot)
 static bool is_former_self(const struct account_slot *slot, const struct identity *self, uint64_t owner)
 {
     return owner == self->owner && atomic_load(&slot->pid_ns) == self->pid_ns &&
-           atomic_load(&slot->image) != self->image;
+           atomic_load(&slot->image) != self->image; /* at the same addresses: where they aren't random */
 }
 
 static bool is_left(const struct account_slot *slot, const struct identity *self)

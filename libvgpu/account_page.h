@@ -25,7 +25,7 @@ struct account_share {
 
 /* One process. A slot is never cleared, only handed on: its sequence numbers go on counting. */
 struct account_slot {
-    _Atomic uint64_t owner;    /* 0: free; else pid << 32 | low half of the start time in clock ticks */
+    _Atomic uint64_t owner;    /* 0: free; else pid << 32 | what tells it from others of that pid: identity.h */
     _Atomic uint64_t pid_ns;   /* inode of the pid namespace in which the pid means something */
     _Atomic uint64_t image;    /* tells one exec of the process from the next: see identity.c */
     _Atomic uint64_t aside[ACCOUNT_GPUS]; /* contexts << 32 | granules of managed memory: see outside.c */

@@ -9,7 +9,8 @@ from typing import Any
 
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import check, read_host
-from runai_runtime.scan import write_cache
+from runai_runtime.inventory import scan_in_child
+from runai_runtime.verify import refuse_faults
 
 PACKAGE = Path(__file__).resolve().parent
 NATIVE = PACKAGE / "native"
@@ -35,7 +36,7 @@ def defaults() -> dict[str, Any]:
 
 def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> None:
     """Write CONFIG (what it leaves out is as in defaults) to CONFIG_PATH and the registered program to PROGRAM_PATH,
-    and scan the host. Raises RefusalError when something that is needed is missing.
+    and scan the host. Raises RefusalError when something that is needed is missing, or our libraries are damaged.
     """
     values = defaults() | config
     fault = check(values)
@@ -44,8 +45,9 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     for path in (values["runtime"], values["hook"], *(f"{values['libvgpu']}/{name}" for name in LIBRARIES)):
         if not os.path.isfile(path):
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
+    refuse_faults(values["libvgpu"])
     write(config_path, json.dumps(values, indent=4) + "\n", 0o644)
-    write_cache(read_host(str(config_path)))
+    scan_in_child(read_host(str(config_path)))
     text = PROGRAM.format(folder=str(PACKAGE.parent), configuration=str(config_path), runtime=values["runtime"])
     write(program_path, text, 0o755)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import stat
 
+from runai_runtime.errors import RefusalError
+from runai_runtime.spec import entries
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any, Protocol
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 
 # runc starts a hook without "env" with its own environment, crun with the container's: never leave it out.
+HOOK_SECONDS = 30  # a volume on a dead server must not hang the engine
 HOOK_ENVIRONMENT = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
 
 
@@ -29,10 +33,15 @@ class AddHook:
 
     def __init__(self, stage: str, program: str, grant: str) -> None:
         self.stage = stage
-        self.hook = {"path": program, "args": ["runai-hook", stage, grant], "env": HOOK_ENVIRONMENT}
+        self.hook = {
+            "path": program,
+            "args": ["runai-hook", stage, grant],
+            "env": HOOK_ENVIRONMENT,
+            "timeout": HOOK_SECONDS,
+        }
 
     def apply(self, spec: Spec) -> None:
-        add(spec.setdefault("hooks", {}), self.stage, self.hook)
+        add(child(spec, "hooks"), self.stage, self.hook)
 
 
 class AddDevice:
@@ -52,16 +61,28 @@ class AddDevice:
         self.source = path
 
     def apply(self, spec: Spec) -> None:
-        linux = spec.setdefault("linux", {})
-        if not any(device.get("path") == self.device["path"] for device in linux.get("devices") or []):
+        linux = child(spec, "linux")
+        if all(device.get("path") != self.device["path"] for device in entries(linux, "devices")):
             add(linux, "devices", self.device)
         rule = {"allow": True, "type": "c", "major": self.major, "minor": self.minor, "access": "rw"}
-        add(linux.setdefault("resources", {}), "devices", rule)
+        add(child(linux, "resources"), "devices", rule)
+
+
+def child(parent: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at KEY, made if it is missing or null."""
+    if parent.get(key) is None:
+        parent[key] = {}
+    value = parent[key]
+    if not isinstance(value, dict):
+        raise RefusalError(f'the "{key}" of the container\'s config.json is no object; see who made the bundle')
+    return value
 
 
 def add(parent: dict[str, Any], key: str, entry: dict[str, Any]) -> None:
     """ENTRY at the end of the list at KEY (which may be missing or null), unless it is in it."""
     if parent.get(key) is None:
         parent[key] = []
+    if not isinstance(parent[key], list):
+        raise RefusalError(f'the "{key}" of the container\'s config.json is no list; see who made the bundle')
     if entry not in parent[key]:
         parent[key].append(entry)

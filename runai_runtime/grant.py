@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
-from runai_runtime.errors import RefusalError, quoted
+from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu, Inventory
 from runai_runtime.request import GPUS, GRANULE, Amount, Request
@@ -35,7 +36,14 @@ class Share:
 
 def shares_of(request: Request, gpus: list[Gpu]) -> list[Share]:
     """REQUEST on each of GPUS. Raises RefusalError for what a GPU doesn't have."""
-    return [Share(gpu, size(request.guarantee, gpu), size(request.limit, gpu)) for gpu in gpus]
+    shares = [Share(gpu, size(request.guarantee, gpu), size(request.limit, gpu)) for gpu in gpus]
+    for share in shares:
+        if share.guarantee > share.limit:
+            raise RefusalError(
+                f"{request.guarantee.name} is {quoted(request.guarantee.text)}, more than {request.limit.name}, "
+                f"{quoted(request.limit.text)}; a container can't be sure of more than it may take",
+            )
+    return shares
 
 
 def size(amount: Amount, gpu: Gpu) -> int:
@@ -121,17 +129,12 @@ def start_time(pid: int) -> int:
 
 
 def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str) -> str:
-    """Make STATE/ID with all that the hooks need; its path. Raises RefusalError when the id is in use."""
-    os.makedirs(host.state, mode=0o711, exist_ok=True)
-    sweep(host)
+    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
+
+    Raises RefusalError when the id is in use or STATE can't be written.
+    """
     path = directory(host, container)
-    try:
-        os.mkdir(path, 0o711)
-    except FileExistsError as error:
-        raise RefusalError(
-            f"a container called {container} has a share of a GPU already; remove it first, or choose another name",
-        ) from error
-    os.chmod(path, 0o711)  # noqa: S103 - files in it are mounted into the container; mkdir's mode goes through the umask
+    unfinished = os.path.join(host.state, f".{os.getpid()}")
     grant = {
         "version": VERSION,
         "id": container,
@@ -139,10 +142,25 @@ def write_grant(host: Host, container: str, root: str, shares: list[Share], plan
         "creator": {"pid": os.getpid(), "start": start_time(os.getpid())},
         "gpus": [describe(share) for share in shares],
     }
-    limits = "".join(f"{share.gpu.uuid} {share.limit} {share.gpu.context}\n" for share in shares)
-    write(path, "limits", limits)
-    write(path, "plan", plan)
-    write(path, "grant.json", json.dumps(grant, indent=1) + "\n")
+    try:
+        os.makedirs(host.state, mode=0o711, exist_ok=True)
+        sweep(host)
+        remove_grant(unfinished)
+        os.mkdir(unfinished, 0o711)
+        os.chmod(unfinished, 0o711)  # noqa: S103 - files in it are mounted into the container; mkdir has the umask
+        write(unfinished, "limits", "".join(f"{s.gpu.uuid} {s.limit} {s.gpu.context}\n" for s in shares))
+        write(unfinished, "plan", plan)
+        write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
+        os.rename(unfinished, path)
+    except OSError as error:
+        remove_grant(unfinished)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise RefusalError(
+                f"a container called {container} has a share of a GPU already; remove it first, or take another name",
+            ) from error
+        raise RefusalError(
+            f"the state folder {host.state} can't be written: {reason(error)}; see the file system that it lies on",
+        ) from error
     return path
 
 
@@ -156,6 +174,7 @@ def write(folder: str, name: str, text: str) -> None:
         file.write(text)
 
 
+KEPT = frozenset({"host.json", "libvgpu"})  # what else lies in STATE
 FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "made")
 
 
@@ -190,28 +209,30 @@ def default_root(runtime: str) -> str:
 
 
 def sweep(host: Host) -> None:
-    """Take back the grants of containers that are gone. A runtime that fails early, or can't remove a cgroup, never
-    calls the poststop hook.
+    """Take back the grants of containers that are gone, and what is no whole grant.
+
+    A runtime that fails early, or can't remove a cgroup, never calls the poststop hook.
     """
     for name in os.listdir(host.state):
         path = os.path.join(host.state, name)
-        try:
-            with open(os.path.join(path, "grant.json"), "rb") as file:
-                grant = json.loads(file.read())
-            gone = not is_alive(grant)
-        except (NotADirectoryError, FileNotFoundError):
+        if name in KEPT or not os.path.isdir(path):
             continue
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if gone:
+        if name.startswith("."):
+            if not start_time(int(name[1:]) if name[1:].isdigit() else 0):
+                remove_grant(path)
+        elif not is_alive(path):
             take_back(host, path)
 
 
-def is_alive(grant: dict[str, Any]) -> bool:
-    """Whether the container of GRANT is being made (its creator lives, exec keeps pid and start time), or the
-    runtime knows it (by a folder of its own in the runtime's root).
+def is_alive(path: str) -> bool:
+    """Whether the container whose grant lies in PATH is being made (its creator lives; exec keeps pid and start time),
+    or the runtime knows it (by a folder of its own in the runtime's root).
     """
-    creator = grant["creator"]
-    if start_time(creator["pid"]) == creator["start"]:
-        return True
-    return os.path.isdir(os.path.join(grant["root"], grant["id"]))
+    try:
+        with open(os.path.join(path, "grant.json"), "rb") as file:
+            grant = json.loads(file.read())
+        creator, root = grant["creator"], os.path.join(grant["root"], grant["id"])
+        start = start_time(creator["pid"])
+        return (start != 0 and start == creator["start"]) or os.path.isdir(root)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

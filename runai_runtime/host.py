@@ -17,7 +17,7 @@ DEFAULT_PATH = "/etc/runai-runtime/config.json"
 class Host:
     """A configuration file, read. Paths are absolute."""
 
-    __slots__ = ("devices", "driver", "hook", "libvgpu", "path", "runtime", "state")
+    __slots__ = ("allow_sys_admin", "devices", "driver", "hook", "libvgpu", "path", "runtime", "state")
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
         self.path = path
@@ -26,6 +26,7 @@ class Host:
         self.libvgpu: str = values["libvgpu"]  # folder
         self.state: str = values.get("state", "/run/runai")
         self.driver: dict[str, Any] = values.get("driver", {})
+        self.allow_sys_admin: bool = values.get("allow_sys_admin", False)
         self.devices: str = self.driver.get("devices", "/dev")
 
 
@@ -43,6 +44,8 @@ def check(values: object) -> str:
         value = values.get(key, "/")
         if not isinstance(value, str) or not os.path.isabs(value) or set(value) & {"\t", "\n"}:
             return f'its "{key}" is not an absolute path'
+    if not isinstance(values.get("allow_sys_admin", False), bool):
+        return 'its "allow_sys_admin" is neither true nor false'
     driver = values.get("driver", {})
     if not isinstance(driver, dict) or not isinstance(driver.get("devices", "/dev"), str):
         return 'its "driver" is not as documented'

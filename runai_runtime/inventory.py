@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 
 
 class Gpu:
@@ -48,15 +48,16 @@ class File:
 
 
 class Inventory:
-    """The host's GPUs and the driver's files."""
+    """The host's GPUs, the driver's files, and our libraries as fitted to that driver (paths by SONAME)."""
 
-    __slots__ = ("driver", "gpus", "libraries", "programs")
+    __slots__ = ("driver", "gpus", "libraries", "ours", "programs")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.driver: str = values["driver"]
         self.gpus = [Gpu(gpu) for gpu in values["gpus"]]
         self.libraries = [File(file) for file in values["libraries"]]
         self.programs = [File(file) for file in values["programs"]]
+        self.ours: dict[str, str] = values["ours"]
 
 
 def cache_path(host: Host) -> str:
@@ -104,6 +105,8 @@ def read_cache(host: Host) -> Inventory | None:
         with open(cache_path(host), "rb") as file:
             values = json.loads(file.read())
         if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
+            return None
+        if values["libvgpu"] != host.libvgpu:
             return None
         if any(stamp(path) != seen for path, seen in values["stamps"].items()):
             return None

@@ -54,19 +54,37 @@ def make_plan(
     grant: str,
     rootfs: str,
     environment: dict[str, str],
+    cwd: str = "/",
 ) -> Plan:
     """The plan for a container with GPUS, whose grant lies in the folder GRANT."""
     plan = Plan()
     plan.line("rootfs", rootfs)
-    add_libraries(plan, host, inventory, wanted_capabilities(environment))
+    add_libraries(plan, inventory, wanted_capabilities(environment))
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
-    for folder in environment.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"):
-        if folder.startswith("/") and not set(folder) & {"\t", "\n"}:
-            plan.line("search", folder)
+    for folder in search_folders(environment, cwd):
+        plan.line("search", folder)
     need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]
     return plan
+
+
+# What the loader puts for $LIB, by distribution (ld.so(8)).
+LIB = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
+
+
+def search_folders(environment: dict[str, str], cwd: str) -> list[str]:
+    """The folders of the container that its LD_LIBRARY_PATH names. One that isn't absolute, an empty one too, counts
+    from the process's working directory; $ORIGIN is the folder of whatever program runs, and is left out.
+    """
+    value = environment.get("LD_LIBRARY_PATH")
+    folders: list[str] = []
+    for word in value.replace(";", ":").split(":") if value else ():
+        for lib in LIB if "LIB" in word else ("",):
+            folder = word.replace("${LIB}", lib).replace("$LIB", lib)
+            if "$" not in folder and not set(folder) & {"\t", "\n"}:
+                folders.append(folder if folder.startswith("/") else os.path.join("/", cwd, folder))
+    return list(dict.fromkeys(folders))
 
 
 def wanted_capabilities(environment: dict[str, str]) -> set[str]:
@@ -78,25 +96,27 @@ def is_wanted(file: File, capabilities: set[str]) -> bool:
     return "all" in capabilities or file.capability in capabilities
 
 
-def our_library(host: Host, name: str) -> str:
-    """The file of libvgpu that stands in for NAME, a file name of the driver's; "" for any other file."""
+def our_library(inventory: Inventory, name: str) -> str:
+    """The file of libvgpu, fitted to the driver, that stands in for NAME, a file name of the driver's; "" for any
+    other file.
+    """
     for soname, beginning in OURS.items():
         if name.startswith(beginning):
-            return os.path.join(host.libvgpu, soname)
+            return inventory.ours[soname]
     return ""
 
 
-def add_libraries(plan: Plan, host: Host, inventory: Inventory, capabilities: set[str]) -> None:
+def add_libraries(plan: Plan, inventory: Inventory, capabilities: set[str]) -> None:
     for soname in OURS:
         real = [file.path for file in inventory.libraries if soname in file.names]
         if not real:
             raise RefusalError(f"the driver's {soname} is missing on this host; reinstall the NVIDIA driver")
         plan.line("real", soname, need(real[0]))
-        plan.line("ours", soname, need(our_library(host, soname)))
+        plan.line("ours", soname, need(our_library(inventory, soname)))
     for file in inventory.libraries:
         if is_wanted(file, capabilities):
             for name in file.names:
-                plan.line("library", name, our_library(host, name) or need(file.path))
+                plan.line("library", name, our_library(inventory, name) or need(file.path))
 
 
 def add_programs(plan: Plan, inventory: Inventory, capabilities: set[str]) -> None:

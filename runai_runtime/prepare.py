@@ -27,6 +27,8 @@ LARGEST_CONFIG = 64 << 20
 def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> None:
     """Edit the config.json at PATH, which reads TEXT, if the container asks for a share."""
     spec = parse(path, text)
+    if specs.odd_key(spec):
+        raise RefusalError(f"{path} has the key {quoted(specs.odd_key(spec))}, which runtimes read in different ways")
     environment = specs.environment_of(spec)
     request = read_request(specs.annotations_of(spec), environment)
     if request is None:
@@ -35,11 +37,12 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> No
         raise RefusalError("a container with a share of a GPU can't be restored; start it anew")
     refuse_shared_root(spec)
     host = read_host(configuration)
+    refuse_unbounded(spec, host)
     inventory = read_inventory(host)
     gpus = choose(spec, request, inventory, environment, host)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment)
+    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment, specs.cwd(spec))
     for edit in plan.edits:
         edit.apply(spec)
     root = line.root or grants.default_root(host.runtime)
@@ -69,6 +72,21 @@ def refuse_shared_root(spec: Spec) -> None:
         raise RefusalError(
             "the container's root file system is shared with the host (docker does this for a volume with :shared), so "
             "what is mounted for its share would appear on the host and stay; use :slave or :private for its volumes",
+        )
+
+
+def refuse_unbounded(spec: Spec, host: Host) -> None:
+    """What a share can't hold against, or isn't made for yet."""
+    if specs.may_mount(spec) and not host.allow_sys_admin:
+        raise RefusalError(
+            "the container has CAP_SYS_ADMIN (--privileged, --cap-add), with which it can take away what keeps its "
+            'share and change the driver\'s files on the host; run it without, or set "allow_sys_admin" to true in '
+            f"{host.path}",
+        )
+    if specs.has_user_namespace(spec):
+        raise RefusalError(
+            "the container has a user namespace of its own (userns-remap), in which a share can't be set up yet; run "
+            "it with --userns=host",
         )
 
 

@@ -16,6 +16,7 @@ MEMORY = "RUNAI_GPU_MEMORY"
 GUARANTEE = "RUNAI_GPU_MEMORY_REQUEST"
 LIMIT = "RUNAI_GPU_MEMORY_LIMIT"
 GPUS = "RUNAI_GPUS"
+NAMES = frozenset({MEMORY, GUARANTEE, LIMIT, GPUS})
 
 GRANULE = 2 << 20  # the driver takes device memory in blocks of 2 MiB
 
@@ -91,20 +92,35 @@ class Request:
         self.gpus = gpus  # RUNAI_GPUS as it stands, None where it isn't set
 
 
+def refuse_unknown(names: Mapping[str, str]) -> None:
+    """A name of ours that is misspelt is a request that would be dropped silently."""
+    for name in names:
+        if name.startswith("RUNAI_GPU") and name not in NAMES:
+            raise RefusalError(f"{quoted(name)} is no setting of runai-runtime; it has {', '.join(sorted(NAMES))}")
+
+
 def read_request(annotations: Mapping[str, str], environment: Mapping[str, str]) -> Request | None:
-    """The container's request, None if it has none. An annotation beats the environment.
+    """The container's request, None if it has none. With any annotation the environment, which an image can set,
+    has no say.
 
     Raises RefusalError for a value that is malformed.
     """
+    source = annotations if any(name in annotations for name in NAMES) else environment
+    refuse_unknown(source)
 
     def amount(name: str) -> Amount | None:
-        text = annotations.get(name, environment.get(name))
+        text = source.get(name)
         return None if text is None else Amount(name, text)
 
     memory, guarantee, limit = amount(MEMORY), amount(GUARANTEE), amount(LIMIT)
+    if memory and (guarantee or limit):
+        raise RefusalError(
+            f"{MEMORY} and {(limit or guarantee or memory).name} are both set (one of them perhaps by the image), and "
+            f"only one of them can hold; set {MEMORY}, or {GUARANTEE} with {LIMIT}",
+        )
     most = limit or memory or guarantee
     sure = guarantee or memory or limit
-    gpus = annotations.get(GPUS, environment.get(GPUS))
+    gpus = source.get(GPUS)
     if most is None or sure is None:
         if gpus is not None:
             raise RefusalError(

@@ -14,6 +14,7 @@ from typing import Any
 import pynvml
 
 from runai_runtime.errors import RefusalError
+from runai_runtime.fit import fit_to_driver
 from runai_runtime.host import Host
 from runai_runtime.inventory import VERSION, cache_path, circumstances, stamp
 
@@ -58,9 +59,9 @@ NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration
 
 def write_cache(host: Host) -> None:
     """Scan the host into its cache. Raises RefusalError without a driver or a GPU."""
+    os.makedirs(host.state, mode=0o711, exist_ok=True)
     values = scan(host)
     path = cache_path(host)
-    os.makedirs(host.state, mode=0o711, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)
@@ -70,10 +71,13 @@ def write_cache(host: Host) -> None:
 def scan(host: Host) -> dict[str, Any]:
     """The inventory in the form in which it is cached."""
     folders = library_folders(host)
-    cuda, nvml = find(folders, "libcuda.so.1"), find(folders, "libnvidia-ml.so.1")
-    for name, path in (("libcuda.so.1", cuda), ("libnvidia-ml.so.1", nvml)):
+    drivers = bounded_libraries(folders)
+    for name, path in drivers.items():
         if not path:
             raise RefusalError(f"this host has no NVIDIA driver: {name} is in none of its library folders; {NO_DRIVER}")
+    cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
+    ours = fit_to_driver(host, drivers)
+    sources = [os.path.join(host.libvgpu, soname) for soname in ours]
     before = circumstances()
     driver, gpus = ask_nvml(nvml)
     contexts = measure_contexts(cuda, nvml)
@@ -81,7 +85,9 @@ def scan(host: Host) -> dict[str, Any]:
         "version": VERSION,
         "circumstances": before | {"module": circumstances()["module"]},
         "for": host.driver,
-        "stamps": {path: stamp(path) for path in (cuda, nvml)},
+        "libvgpu": host.libvgpu,
+        "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values())},
+        "ours": ours,
         "driver": driver,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
         "libraries": list(libraries(folders, driver)),
@@ -104,6 +110,11 @@ def known_to_loader() -> list[str]:
         return []
     lines = [line for line in listing.splitlines() if "libcuda.so.1 " in line or "libnvidia-ml.so.1 " in line]
     return [os.path.dirname(line.rpartition("=> ")[2]) for line in lines if "64" in line]
+
+
+def bounded_libraries(folders: list[str]) -> dict[str, str]:
+    """The driver's libraries for which libvgpu stands in, by SONAME; "" for one that isn't there."""
+    return {soname: find(folders, soname) for soname in ("libcuda.so.1", "libnvidia-ml.so.1")}
 
 
 def find(folders: list[str], name: str) -> str:

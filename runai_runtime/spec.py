@@ -39,6 +39,11 @@ def environment_of(spec: Spec) -> dict[str, str]:
     return {name: value for name, equals, value in split if equals}
 
 
+def cwd(spec: Spec) -> str:
+    value = section(spec, "process").get("cwd")
+    return value if isinstance(value, str) and value.startswith("/") else "/"
+
+
 def annotations_of(spec: Spec) -> dict[str, str]:
     return {key: value for key, value in section(spec, "annotations").items() if isinstance(value, str)}
 
@@ -56,6 +61,25 @@ def has_nvidia_hook(spec: Spec) -> bool:
     hooks = section(spec, "hooks")
     paths = [hook.get("path") for stage in hooks for hook in entries(hooks, stage)]
     return any(isinstance(path, str) and "nvidia-container" in path.rpartition("/")[2] for path in paths)
+
+
+def may_mount(spec: Spec) -> bool:
+    """Whether the container's processes can have CAP_SYS_ADMIN over the host's mounts."""
+    bounding = section(section(spec, "process"), "capabilities").get("bounding")
+    return isinstance(bounding, list) and "CAP_SYS_ADMIN" in bounding
+
+
+def has_user_namespace(spec: Spec) -> bool:
+    return bool(section(spec, "linux").get("uidMappings"))
+
+
+def odd_key(spec: Spec) -> str:
+    """A key that the low-level runtime, whose JSON reader takes no notice of case, reads as one that matters; or ""."""
+    matters = {"process", "annotations", "linux", "hooks", "mounts", "root"}
+    for key in spec:
+        if key.lower() in matters and key not in matters:
+            return key
+    return next((key for key in section(spec, "process") if key.lower() == "env" and key != "env"), "")
 
 
 def rootfs(spec: Spec, bundle: str) -> str:

@@ -53,21 +53,16 @@ void charge_look_outside(struct state *state, unsigned gpu, bool always)
         state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, figures, (size_t)count);
 }
 
-bool charge_quickly(struct state *state, unsigned gpu, uint64_t count)
-{
-    if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
-        charge_look_outside(state, gpu, false);
-    return account_reserve(&state->member, gpu, count, ceiling(state, gpu));
-}
-
 bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
 {
     struct account_member *member = &state->member;
-    if (charge_quickly(state, gpu, count))
+    if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
+        charge_look_outside(state, gpu, false);
+    if (account_reserve(member, gpu, count, ceiling(state, gpu)))
         return true;
     /* Out of memory, unless somebody's part is there no more. */
     account_reclaim(member);
-    pools_refresh(state, gpu);
+    pools_refresh(state, gpu, true);
     charge_look_outside(state, gpu, true);
     return account_reserve(member, gpu, count, ceiling(state, gpu));
 }

@@ -25,9 +25,6 @@ CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count);
 /* The rest is for callers that hold the state's lock. */
 
 /* Reserves COUNT more granules on GPU; asks the driver what is held outside the account where it gets near. */
-bool charge_quickly(struct state *state, unsigned gpu, uint64_t count);
-
-/* The same, and where there is no room, looks for all that isn't held any more. */
 bool charge_locked(struct state *state, unsigned gpu, uint64_t count);
 
 /* Makes CHARGE ACTUAL granules. false when it would have to grow and can't; it is as it was then. */

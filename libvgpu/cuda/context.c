@@ -2,8 +2,8 @@
  * it. What a bare one takes is known from the host (share_limits.h) and charged before it is made; what it really took is
  * seen in the driver's figure (outside.c). */
 #include "cuda/charge.h"
+#include "cuda/figures.h"
 #include "cuda/linear.h"
-#include "cuda/pool.h"
 #include "outside.h"
 
 static uint64_t cost(const struct state *state, unsigned gpu)
@@ -19,20 +19,25 @@ static void count_context(struct state *state, unsigned gpu, int more)
     state->outside_ms[gpu] = 0; /* what was seen of the outside is out of date */
 }
 
+static CUresult charge_bare(struct state *state, struct charge *charge, CUdevice device)
+{
+    int gpu = state_gpu(state, device);
+    if (gpu == NO_GPU || !charge_locked(state, (unsigned)gpu, cost(state, (unsigned)gpu)))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    *charge = (struct charge){.gpu = gpu, .granules = cost(state, (unsigned)gpu)};
+    return CUDA_SUCCESS;
+}
+
 static CUresult begin(struct charge *charge, CUdevice device)
 {
     *charge = (struct charge){.gpu = NO_GPU};
+    if (!state_has_device(device))
+        return CUDA_SUCCESS;
+    figures_load();
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
-    int count = 0;
-    bool exists = REAL(cuDeviceGetCount)(&count) == CUDA_SUCCESS && device >= 0 && device < count;
-    int gpu = exists ? state_gpu(state, device) : NO_GPU;
-    CUresult result = CUDA_SUCCESS; /* for a device that isn't there, the driver has the right answer */
-    if (exists && (gpu == NO_GPU || !charge_locked(state, (unsigned)gpu, cost(state, (unsigned)gpu))))
-        result = CUDA_ERROR_OUT_OF_MEMORY;
-    else if (exists)
-        *charge = (struct charge){.gpu = gpu, .granules = cost(state, (unsigned)gpu)};
+    CUresult result = charge_bare(state, charge, device);
     state_unlock(state);
     return result;
 }
@@ -46,26 +51,43 @@ static bool above_share(struct state *state, unsigned gpu)
     return charge_used(state, gpu) > share;
 }
 
-/* Notes a new context in MAP under KEY. false when it can't stay. */
-static bool enter(struct state *state, struct map *map, uint64_t key, CUcontext context, const struct charge *charge)
+/* An entry's b: how often it was attached to, the granules that it cost, its GPU. */
+#define ATTACHED ((uint64_t)1 << 40)
+
+static uint64_t word(const struct charge *charge)
 {
-    struct map_entry *entry = map_put(map, key);
-    if (!entry)
-        return false;
-    *entry = (struct map_entry){key, (uintptr_t)context, charge->granules << 8 | (unsigned)charge->gpu};
-    count_context(state, (unsigned)charge->gpu, 1);
-    return true;
+    return charge->granules << 8 | (unsigned)charge->gpu;
 }
 
-/* The opposite: the context is gone, with all that was allocated in it. */
-static void forget(struct state *state, struct map *map, struct map_entry *entry)
+static struct charge charge_of(const struct map_entry *entry)
 {
-    struct charge charge = {.gpu = (int)(entry->b & 0xff), .granules = entry->b >> 8};
-    linear_forget_context(state, (CUcontext)(uintptr_t)entry->a);
+    return (struct charge){.gpu = (int)(entry->b & 0xff), .granules = (entry->b & (ATTACHED - 1)) >> 8};
+}
+
+/* The context is gone, with all that had been allocated in it BEFORE. */
+static void forget(struct state *state, struct map *map, struct map_entry *entry, uint64_t before)
+{
+    struct charge charge = charge_of(entry);
+    linear_forget_context(state, (CUcontext)(uintptr_t)entry->a, before);
     state->last_context = NULL; /* its number may come again for another device's */
     count_context(state, (unsigned)charge.gpu, -1);
     map_remove(map, entry);
     charge_cancel(state, &charge);
+}
+
+/* Notes a new context in MAP under KEY. false when it can't stay. */
+static bool enter(struct state *state, struct map *map, uint64_t key, CUcontext context, const struct charge *charge)
+{
+    uint64_t now = state_tick(state);
+    struct map_entry *entry = map_find(map, key);
+    if (entry)
+        forget(state, map, entry, now); /* one that another thread is about to forget */
+    entry = map_put(map, key);
+    if (!entry)
+        return false;
+    *entry = (struct map_entry){key, (uintptr_t)context, word(charge), now};
+    count_context(state, (unsigned)charge->gpu, 1);
+    return true;
 }
 
 static CUresult end(struct charge *charge, CUresult result, const CUcontext *context)
@@ -76,7 +98,7 @@ static CUresult end(struct charge *charge, CUresult result, const CUcontext *con
     bool stays = result == CUDA_SUCCESS && enter(state, &state->contexts, (uintptr_t)*context, *context, charge);
     bool fits = stays && !above_share(state, (unsigned)charge->gpu);
     if (stays && !fits)
-        forget(state, &state->contexts, map_find(&state->contexts, (uintptr_t)*context));
+        forget(state, &state->contexts, map_find(&state->contexts, (uintptr_t)*context), state_tick(state));
     else if (!stays)
         charge_cancel(state, charge);
     state_unlock(state);
@@ -115,26 +137,52 @@ EXPORT CUresult cuCtxCreate(CUcontext *context, unsigned int flags, CUdevice dev
     return result ? result : end(&charge, REAL(cuCtxCreate)(context, flags, device), context);
 }
 
-static CUresult destroyed(CUresult result, CUcontext context)
+/* After a call that ended CONTEXT, all of it or, for DETACH, one attachment. BEFORE: when the call began. */
+static CUresult ended(CUresult result, CUcontext context, uint64_t before, bool detach)
 {
     struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
     if (!state)
         return result;
     struct map_entry *entry = map_find(&state->contexts, (uintptr_t)context);
-    if (entry)
-        forget(state, &state->contexts, entry);
+    if (entry && entry->when < before) {
+        if (detach && entry->b >= ATTACHED)
+            entry->b -= ATTACHED;
+        else
+            forget(state, &state->contexts, entry, before);
+    }
     state_unlock(state);
     return result;
 }
 
 EXPORT CUresult cuCtxDestroy_v2(CUcontext context)
 {
-    return destroyed(REAL(cuCtxDestroy_v2)(context), context);
+    uint64_t before = state_now();
+    return ended(REAL(cuCtxDestroy_v2)(context), context, before, false);
 }
 
 EXPORT CUresult cuCtxDestroy(CUcontext context)
 {
-    return destroyed(REAL(cuCtxDestroy)(context), context);
+    uint64_t before = state_now();
+    return ended(REAL(cuCtxDestroy)(context), context, before, false);
+}
+
+EXPORT CUresult cuCtxDetach(CUcontext context)
+{
+    uint64_t before = state_now();
+    return ended(REAL(cuCtxDetach)(context), context, before, true);
+}
+
+EXPORT CUresult cuCtxAttach(CUcontext *context, unsigned int flags)
+{
+    CUresult result = REAL(cuCtxAttach)(context, flags);
+    struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
+    if (!state)
+        return result;
+    struct map_entry *entry = map_find(&state->contexts, (uintptr_t)*context);
+    if (entry)
+        entry->b += ATTACHED;
+    state_unlock(state);
+    return result;
 }
 
 /* Each device's primary context is made by whoever retains it first, and goes with the last release or a reset. */
@@ -150,63 +198,78 @@ static bool primary_is_active(CUdevice device)
     return REAL(cuDevicePrimaryCtxGetState)(device, &flags, &active) == CUDA_SUCCESS && active;
 }
 
+/* Brings what is noted of DEVICE's primary context in line with what the driver has, whatever other threads did to it
+ * meanwhile: the last one to come here sees how it ended. CHARGE is what was charged for a new one; what isn't needed
+ * goes back. false when there is one and it can't stay. BEFORE: when the caller's call began. */
+static bool settle(struct state *state, CUdevice device, CUcontext context, struct charge *charge, uint64_t before)
+{
+    struct map_entry *entry = map_find(&state->primaries, primary_key(device));
+    bool active = primary_is_active(device), fits = true;
+    if (entry && !active)
+        forget(state, &state->primaries, entry, before);
+    if (!entry && active && context) {
+        if (charge->gpu == NO_GPU) /* somebody ended the one that this thread had seen */
+            fits = charge_bare(state, charge, device) == CUDA_SUCCESS;
+        fits = fits && enter(state, &state->primaries, primary_key(device), context, charge);
+        if (fits) {
+            unsigned gpu = (unsigned)charge->gpu;
+            charge->gpu = NO_GPU; /* kept */
+            fits = !above_share(state, gpu);
+        }
+    }
+    charge_cancel(state, charge);
+    return fits;
+}
+
 EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
-    if (primary_is_active(device))
-        return REAL(cuDevicePrimaryCtxRetain)(context, device);
-    struct charge charge;
-    CUresult result = begin(&charge, device);
+    struct charge charge = {.gpu = NO_GPU};
+    CUresult result = primary_is_active(device) ? CUDA_SUCCESS : begin(&charge, device);
     if (result != CUDA_SUCCESS)
         return result;
     result = REAL(cuDevicePrimaryCtxRetain)(context, device);
-    if (charge.gpu == NO_GPU)
+    struct state *state = result == CUDA_SUCCESS || charge.gpu != NO_GPU ? state_lock() : NULL;
+    if (!state)
         return result;
-    struct state *state = state_lock();
-    uint64_t key = primary_key(device);
-    bool first = result == CUDA_SUCCESS && !map_find(&state->primaries, key); /* another thread may have been faster */
-    bool stays = first && enter(state, &state->primaries, key, *context, &charge);
-    bool fits = stays && !above_share(state, (unsigned)charge.gpu);
-    if (stays && !fits)
-        forget(state, &state->primaries, map_find(&state->primaries, key));
-    else if (!stays)
-        charge_cancel(state, &charge);
+    bool fits = settle(state, device, result == CUDA_SUCCESS ? *context : NULL, &charge, state_tick(state));
     state_unlock(state);
-    if (!first || fits)
+    if (fits)
         return result;
-    REAL(cuDevicePrimaryCtxRelease_v2)(device);
+    cuDevicePrimaryCtxRelease_v2(device);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static CUresult primary_released(CUresult result, CUdevice device)
+static CUresult primary_ended(CUresult result, CUdevice device, uint64_t before)
 {
-    struct state *state = result == CUDA_SUCCESS && !primary_is_active(device) ? state_lock() : NULL;
+    struct charge none = {.gpu = NO_GPU};
+    struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
     if (!state)
         return result;
-    struct map_entry *entry = map_find(&state->primaries, primary_key(device));
-    if (entry) {
-        pools_forget(state, (unsigned)(entry->b & 0xff));
-        forget(state, &state->primaries, entry);
-    }
+    settle(state, device, NULL, &none, before);
     state_unlock(state);
     return result;
 }
 
 EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
-    return primary_released(REAL(cuDevicePrimaryCtxRelease_v2)(device), device);
+    uint64_t before = state_now();
+    return primary_ended(REAL(cuDevicePrimaryCtxRelease_v2)(device), device, before);
 }
 
 EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
-    return primary_released(REAL(cuDevicePrimaryCtxRelease)(device), device);
+    uint64_t before = state_now();
+    return primary_ended(REAL(cuDevicePrimaryCtxRelease)(device), device, before);
 }
 
 EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
-    return primary_released(REAL(cuDevicePrimaryCtxReset_v2)(device), device);
+    uint64_t before = state_now();
+    return primary_ended(REAL(cuDevicePrimaryCtxReset_v2)(device), device, before);
 }
 
 EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice device)
 {
-    return primary_released(REAL(cuDevicePrimaryCtxReset)(device), device);
+    uint64_t before = state_now();
+    return primary_ended(REAL(cuDevicePrimaryCtxReset)(device), device, before);
 }

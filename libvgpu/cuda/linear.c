@@ -34,6 +34,13 @@ static uint64_t last_block(uint64_t address, uint64_t bytes)
     return first_block(address + bytes - 1);
 }
 
+/* Blocks are counted for each GPU apart: an address can be noted for one GPU while what another one had there is
+ * gone but not yet forgotten. */
+static uint64_t on_gpu(uint64_t block, unsigned gpu)
+{
+    return block | (uint64_t)gpu << GPU_SHIFT;
+}
+
 /* One more allocation in BLOCK: how many granules that costs, 1 or 0. There is room in the map. */
 static uint64_t enter_block(struct state *state, uint64_t block)
 {
@@ -55,16 +62,16 @@ static uint64_t inner_blocks(uint64_t first, uint64_t last)
     return last - first > 1 ? last - first - 1 : 0;
 }
 
-static uint64_t enter(struct state *state, uint64_t address, uint64_t bytes)
+static uint64_t enter(struct state *state, unsigned gpu, uint64_t address, uint64_t bytes)
 {
-    uint64_t first = first_block(address), last = last_block(address, bytes);
+    uint64_t first = on_gpu(first_block(address), gpu), last = on_gpu(last_block(address, bytes), gpu);
     uint64_t cost = inner_blocks(first, last) + enter_block(state, first);
     return first == last ? cost : cost + enter_block(state, last);
 }
 
-static uint64_t leave(struct state *state, uint64_t address, uint64_t bytes)
+static uint64_t leave(struct state *state, unsigned gpu, uint64_t address, uint64_t bytes)
 {
-    uint64_t first = first_block(address), last = last_block(address, bytes);
+    uint64_t first = on_gpu(first_block(address), gpu), last = on_gpu(last_block(address, bytes), gpu);
     uint64_t cost = inner_blocks(first, last) + leave_block(state, first);
     return first == last ? cost : cost + leave_block(state, last);
 }
@@ -83,7 +90,7 @@ static uint64_t erase(struct state *state, struct map_entry *entry)
     uint64_t bytes = allocation.a & BYTES_MASK;
     map_remove(&state->allocations, entry);
     if (!(allocation.a & MANAGED))
-        return leave(state, allocation.key, bytes);
+        return leave(state, word_gpu(allocation.a), allocation.key, bytes);
     add_managed(state, word_gpu(allocation.a), -(int64_t)granules(bytes));
     return granules(bytes);
 }
@@ -101,7 +108,7 @@ static uint64_t record(struct state *state, const struct map_entry *allocation)
     }
     *map_put(&state->allocations, allocation->key) = *allocation;
     if (!(allocation->a & MANAGED))
-        return enter(state, allocation->key, bytes);
+        return enter(state, word_gpu(allocation->a), allocation->key, bytes);
     add_managed(state, word_gpu(allocation->a), (int64_t)granules(bytes));
     return granules(bytes);
 }

@@ -4,7 +4,8 @@
 
 #include "cuda/charge.h"
 
-/* Forgets the allocations that were noted BEFORE in a context that is gone, and gives their memory back to the account. */
+/* Forgets the allocations that were noted BEFORE in a context that is gone, and gives their memory back to the
+ * account. */
 void linear_forget_context(struct state *state, CUcontext context, uint64_t before);
 
 #endif

@@ -4,16 +4,23 @@
  * gives it back at some later synchronisation. What counts is what the pool has taken: the attribute
  * RESERVED_MEM_CURRENT, which costs 0.04 µs to read. Before a call the most that the pool can grow by is charged;
  * after it the pool's own figure says what stays. Frees go straight on: the pool keeps the memory, and when it has
- * given some back, the next one who needs it finds out (pools_refresh). */
+ * given some back, the next one who needs it finds out (pools_refresh); where that isn't enough, it has the pools give
+ * back all that isn't in use. Pools belong to the device: they keep their memory when the primary context is released,
+ * and even when it is reset (seen on driver 580). */
 #include "cuda/pool.h"
 
 #include <stdlib.h>
 
 #define STEP ((uint64_t)32 << 20) /* a pool never grows by more than the request rounded up to this (measured) */
 
+#define FOREIGN (-2) /* instead of a GPU: what another process made, and the host's memory; not charged here */
+
 struct pool {
     CUmemoryPool handle;
-    int gpu;
+    int gpu;          /* NO_GPU: one without a share, from which nothing may be taken */
+    bool made;        /* by cuMemPoolCreate, here */
+    bool closed;      /* cuMemPoolDestroy was called while memory of it was in use */
+    bool gone;        /* out of the table; the last call under way frees it */
     uint64_t charged; /* granules, those of calls under way included */
     unsigned calls;   /* calls under way */
 };
@@ -26,6 +33,8 @@ static struct pool *pool_of(const struct map_entry *entry)
 static uint64_t reserved(const struct pool *pool)
 {
     cuuint64_t bytes = 0;
+    if (pool->gone)
+        return 0;
     if (REAL(cuMemPoolGetAttribute)(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &bytes))
         return pool->charged;
     return granules(bytes);
@@ -37,12 +46,6 @@ static uint64_t used(const struct pool *pool)
     cuuint64_t bytes = 0;
     REAL(cuMemPoolGetAttribute)(pool->handle, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &bytes);
     return bytes;
-}
-
-static bool has_room(const struct pool *pool, uint64_t bytes)
-{
-    uint64_t taken = reserved(pool) << ACCOUNT_GRANULE_SHIFT, out = used(pool);
-    return taken > out && taken - out >= bytes;
 }
 
 static void shrink(struct state *state, struct pool *pool, uint64_t to)
@@ -79,76 +82,88 @@ static int default_pool_gpu(struct state *state, CUmemoryPool handle)
     for (CUdevice device = 0; device < count; device++)
         if (REAL(cuDeviceGetDefaultMemPool)(&its, device) == CUDA_SUCCESS && its == handle)
             return state_gpu(state, device);
-    return NO_GPU;
+    return FOREIGN;
 }
 
-/* A pool that this process made, or a device's own. One that was imported is charged to the process that made it:
- * it stays in the table with NO_GPU, so that it isn't looked for again. */
+/* A pool that this process made, or a device's own. One that was imported stays in the table as FOREIGN, so that it
+ * isn't looked for again. */
 static struct pool *find(struct state *state, CUmemoryPool handle)
 {
     struct map_entry *entry = map_find(&state->pools, (uintptr_t)handle);
     return entry ? pool_of(entry) : add(state, handle, default_pool_gpu(state, handle));
 }
 
-void pools_refresh(struct state *state, unsigned gpu)
-{
-    for (size_t i = 0; i < state->pools.capacity; i++) {
-        if (!state->pools.entries[i].key)
-            continue;
-        struct pool *pool = pool_of(&state->pools.entries[i]);
-        if (pool->gpu == (int)gpu && !pool->calls)
-            shrink(state, pool, reserved(pool));
-    }
-}
-
+/* Takes POOL out of the table, and what is charged for it back. */
 static void remove_pool(struct state *state, struct pool *pool)
 {
-    shrink(state, pool, 0);
+    if (pool->gpu >= 0)
+        shrink(state, pool, 0);
     map_remove(&state->pools, map_find(&state->pools, (uintptr_t)pool->handle));
-    free(pool);
+    pool->gone = true;
+    if (!pool->calls)
+        free(pool);
 }
 
-void pools_forget(struct state *state, unsigned gpu)
+/* A closed pool whose memory isn't in use any more goes for good. */
+static bool bury(struct state *state, struct pool *pool)
 {
-    account_release(&state->member, gpu, state->orphans[gpu]);
-    state->orphans[gpu] = 0;
+    if (!pool->closed || pool->calls || used(pool) || REAL(cuMemPoolDestroy)(pool->handle) != CUDA_SUCCESS)
+        return false;
+    remove_pool(state, pool);
+    return true;
+}
+
+void pools_refresh(struct state *state, unsigned gpu, bool trim)
+{
     for (size_t i = 0; i < state->pools.capacity;) {
         struct map_entry *entry = &state->pools.entries[i];
-        if (entry->key && pool_of(entry)->gpu == (int)gpu)
-            remove_pool(state, pool_of(entry)); /* another entry may be at I now */
-        else
-            i++;
+        if (entry->key && pool_of(entry)->gpu == (int)gpu) {
+            if (bury(state, pool_of(entry)))
+                continue; /* another entry may be at I now */
+            if (trim && reserved(pool_of(entry)) > granules(used(pool_of(entry))))
+                REAL(cuMemPoolTrimTo)(pool_of(entry)->handle, 0);
+            if (!pool_of(entry)->calls)
+                shrink(state, pool_of(entry), reserved(pool_of(entry)));
+        }
+        i++;
     }
 }
 
 /* A call under way that may make a pool grow. */
 struct growth {
     struct pool *pool; /* NULL: nothing is charged */
+    CUmemoryPool handle;
 };
 
-/* Charges the most that POOL may grow by for BYTES. When the share has no room for that, the pool may still have
- * room of its own. */
+/* Charges the most that POOL may grow by for BYTES. Where the share has no room for that, the pool may still have room
+ * of its own, between what is in use; but nobody can tell whether the driver will find it there or take more. */
+static CUresult charge_growth(struct state *state, struct growth *growth, struct pool *pool, uint64_t bytes)
+{
+    uint64_t most = granules(bytes > UINT64_MAX - STEP ? bytes : (bytes + STEP - 1) & ~(STEP - 1));
+    if (!charge_locked(state, (unsigned)pool->gpu, most))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    pool->charged += most;
+    growth->pool = pool;
+    pool->calls++;
+    return CUDA_SUCCESS;
+}
+
 static CUresult begin(struct growth *growth, CUmemoryPool handle, uint64_t bytes)
 {
+    *growth = (struct growth){.handle = handle};
+    if (!handle)
+        return CUDA_SUCCESS; /* the call that follows says so itself */
     struct state *state = state_lock();
-    *growth = (struct growth){0};
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
     struct pool *pool = find(state, handle);
-    uint64_t most = granules(bytes > UINT64_MAX - STEP ? bytes : (bytes + STEP - 1) & ~(STEP - 1));
     CUresult result = CUDA_SUCCESS;
-    if (!pool) {
+    if (!pool || pool->gpu == NO_GPU)
         result = CUDA_ERROR_OUT_OF_MEMORY;
-    } else if (pool->gpu != NO_GPU) {
-        if (charge_locked(state, (unsigned)pool->gpu, most))
-            pool->charged += most;
-        else if (!has_room(pool, bytes))
-            result = CUDA_ERROR_OUT_OF_MEMORY;
-        if (result == CUDA_SUCCESS) {
-            growth->pool = pool;
-            pool->calls++;
-        }
-    }
+    else if (pool->closed)
+        result = CUDA_ERROR_INVALID_VALUE;
+    else if (pool->gpu != FOREIGN)
+        result = charge_growth(state, growth, pool, bytes);
     state_unlock(state);
     return result;
 }
@@ -163,7 +178,12 @@ static bool end(const struct growth *growth)
     struct state *state = state_lock();
     uint64_t now = reserved(pool);
     pool->calls--;
-    if (now > pool->charged) {
+    if (pool->gone) {
+        account_release(&state->member, (unsigned)pool->gpu, pool->charged);
+        pool->charged = 0;
+        if (!pool->calls)
+            free(pool);
+    } else if (now > pool->charged) {
         ok = charge_locked(state, (unsigned)pool->gpu, now - pool->charged);
         pool->charged += ok ? now - pool->charged : 0;
     } else if (!pool->calls) {
@@ -173,12 +193,12 @@ static bool end(const struct growth *growth)
     return ok;
 }
 
-/* The pool fell back on the driver although it seemed to have room. It gives the growth back at once. */
+/* The pool took more than it ever did before. It gives the growth back at once. */
 static CUresult undo(const struct growth *growth, CUdeviceptr address, CUstream stream)
 {
     REAL(cuMemFreeAsync)(address, stream);
     REAL(cuStreamSynchronize)(stream);
-    REAL(cuMemPoolTrimTo)(growth->pool->handle, 0);
+    REAL(cuMemPoolTrimTo)(growth->handle, 0);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -240,36 +260,58 @@ EXPORT CUresult cuMemPoolCreate(CUmemoryPool *handle, const CUmemPoolProps *prop
     if (!state)
         return result;
     bool of_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-    bool known = add(state, *handle, of_device ? state_gpu(state, props->location.id) : NO_GPU) != NULL;
+    struct map_entry *stale = map_find(&state->pools, (uintptr_t)*handle); /* was asked for before it was there */
+    if (stale)
+        remove_pool(state, pool_of(stale));
+    struct pool *pool = add(state, *handle, of_device ? state_gpu(state, props->location.id) : FOREIGN);
+    if (pool)
+        pool->made = true;
     state_unlock(state);
-    if (known)
+    if (pool)
         return CUDA_SUCCESS;
     REAL(cuMemPoolDestroy)(*handle);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* Memory of the pool that is still handed out outlives it, and nothing says when it is given back: it stays charged
- * until the GPU's primary context or the process ends. */
+/* A pool of which memory is in use lives on, and nothing says when its end comes. So it is closed here, and
+ * destroyed when that memory is back. What the driver does at once is done: it gives back what isn't in use, and
+ * the device gets its default pool again if this one was its current one. */
+static void close_pool(struct state *state, struct pool *pool)
+{
+    CUmemoryPool its;
+    CUdevice device;
+    cuuint64_t nothing = 0;
+    int count = 0;
+    pool->closed = true;
+    REAL(cuMemPoolSetAttribute)(pool->handle, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &nothing);
+    REAL(cuMemPoolTrimTo)(pool->handle, 0);
+    REAL(cuDeviceGetCount)(&count);
+    for (device = 0; device < count; device++)
+        if (REAL(cuDeviceGetMemPool)(&its, device) == CUDA_SUCCESS && its == pool->handle &&
+            REAL(cuDeviceGetDefaultMemPool)(&its, device) == CUDA_SUCCESS)
+            REAL(cuDeviceSetMemPool)(device, its);
+    if (!pool->calls)
+        shrink(state, pool, reserved(pool));
+}
+
 EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 {
-    struct state *state = state_lock();
-    struct map_entry *entry = state ? map_find(&state->pools, (uintptr_t)handle) : NULL;
-    struct pool *pool = entry ? pool_of(entry) : NULL;
-    uint64_t left = pool && pool->gpu != NO_GPU ? granules(used(pool)) : 0;
-    if (state)
-        state_unlock(state);
-    CUresult result = REAL(cuMemPoolDestroy)(handle);
-    state = pool && result == CUDA_SUCCESS ? state_lock() : NULL;
+    struct state *state = handle ? state_lock() : NULL;
     if (!state)
-        return result;
-    if (left > pool->charged)
-        left = pool->charged;
-    if (left) {
-        state->orphans[pool->gpu] += left;
-        shrink(state, pool, left);
-        pool->charged = 0;
+        return REAL(cuMemPoolDestroy)(handle);
+    struct map_entry *entry = map_find(&state->pools, (uintptr_t)handle);
+    struct pool *pool = entry ? pool_of(entry) : NULL;
+    CUresult result;
+    if (pool && pool->closed) {
+        result = CUDA_ERROR_INVALID_VALUE;
+    } else if (pool && pool->made && pool->gpu >= 0 && (pool->calls || used(pool))) {
+        close_pool(state, pool);
+        result = CUDA_SUCCESS;
+    } else {
+        result = REAL(cuMemPoolDestroy)(handle);
+        if (pool && result == CUDA_SUCCESS)
+            remove_pool(state, pool);
     }
-    remove_pool(state, pool);
     state_unlock(state);
     return result;
 }
@@ -281,8 +323,8 @@ EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t keep)
     if (!state)
         return result;
     struct map_entry *entry = map_find(&state->pools, (uintptr_t)handle);
-    if (entry && pool_of(entry)->gpu != NO_GPU)
-        pools_refresh(state, (unsigned)pool_of(entry)->gpu);
+    if (entry && pool_of(entry)->gpu >= 0)
+        pools_refresh(state, (unsigned)pool_of(entry)->gpu, false);
     state_unlock(state);
     return result;
 }

@@ -4,10 +4,8 @@
 
 #include "cuda/charge.h"
 
-/* Gives back what the pools on GPU have returned to the driver since they were last looked at. */
-void pools_refresh(struct state *state, unsigned gpu);
-
-/* Forgets the pools of a GPU whose primary context is gone. */
-void pools_forget(struct state *state, unsigned gpu);
+/* Gives back what the pools on GPU have returned to the driver since they were last looked at. TRIM: after they have
+ * returned all that isn't in use. */
+void pools_refresh(struct state *state, unsigned gpu, bool trim);
 
 #endif

@@ -14,7 +14,7 @@
 struct state {
     pthread_mutex_t lock; /* for all that follows; never held while the driver is asked for memory */
     bool ready;
-    int cancel_state; /* of the thread that has the lock: one that is cancelled with it would stop all others */
+    int cancel_state; /* of the thread that has the lock; one that is cancelled while it has it would stop all others */
     struct account_member member;
     const struct limits *limits;
     int8_t gpu_of_device[DEVICES]; /* line of the limits file + 1; 0: not looked up yet */

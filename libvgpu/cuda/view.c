@@ -57,7 +57,7 @@ static CUresult container_info(size_t *free, size_t *total)
     int gpu = state_gpu(state, device);
     uint64_t share = 0, used = 0;
     if (gpu != NO_GPU) {
-        pools_refresh(state, (unsigned)gpu);
+        pools_refresh(state, (unsigned)gpu, false);
         charge_look_outside(state, (unsigned)gpu, false);
         share = state->limits->gpu[gpu].bytes;
         used = charge_used(state, (unsigned)gpu) << ACCOUNT_GRANULE_SHIFT;

@@ -129,26 +129,35 @@ EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle
     return result;
 }
 
+static void forget_mapping(struct state *state, struct map_entry *mapping)
+{
+    struct physical *physical = physical_of(mapping);
+    map_remove(&state->mappings, mapping);
+    drop(state, physical);
+}
+
 EXPORT CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
                          unsigned long long flags)
 {
     struct state *state = state_lock();
-    bool room = !state || map_make_room(&state->mappings, 1);
+    struct map_entry *entry = state ? map_find(&state->handles, key_of(handle)) : NULL;
+    struct physical *physical = entry ? physical_of(entry) : NULL;
+    if (physical)
+        physical->references++; /* the handle may be released before this is noted */
     if (state)
         state_unlock(state);
-    if (!room)
-        return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult result = REAL(cuMemMap)(address, bytes, offset, handle, flags);
-    state = result == CUDA_SUCCESS ? state_lock() : NULL;
-    if (!state)
+    if (!physical)
         return result;
-    struct map_entry *entry = map_find(&state->handles, key_of(handle));
-    struct map_entry *mapping = entry ? map_put(&state->mappings, address) : NULL;
-    if (mapping) {
-        mapping->a = entry->a;
-        mapping->b = bytes;
-        physical_of(entry)->references++;
-    }
+    state = state_lock();
+    struct map_entry *stale = result == CUDA_SUCCESS ? map_find(&state->mappings, address) : NULL;
+    if (stale)
+        forget_mapping(state, stale); /* one that another thread is about to forget */
+    struct map_entry *mapping = result == CUDA_SUCCESS ? map_put(&state->mappings, address) : NULL;
+    if (mapping)
+        *mapping = (struct map_entry){address, (uintptr_t)physical, bytes, state_tick(state)};
+    else if (result != CUDA_SUCCESS)
+        drop(state, physical); /* else: mapped, but not noted for want of memory; it stays charged */
     state_unlock(state);
     return result;
 }
@@ -156,6 +165,7 @@ EXPORT CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmem
 /* A range may hold several mappings, each of which begins at a multiple of the granule. */
 EXPORT CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
+    uint64_t before = state_now();
     CUresult result = REAL(cuMemUnmap)(address, bytes);
     struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
     if (!state)
@@ -163,11 +173,8 @@ EXPORT CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
     for (uint64_t at = address; at < address + bytes;) {
         struct map_entry *mapping = map_find(&state->mappings, at);
         at += mapping ? mapping->b : GRANULE;
-        if (mapping) {
-            struct physical *physical = physical_of(mapping);
-            map_remove(&state->mappings, mapping);
-            drop(state, physical);
-        }
+        if (mapping && mapping->when < before)
+            forget_mapping(state, mapping);
     }
     state_unlock(state);
     return result;

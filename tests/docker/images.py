@@ -20,6 +20,7 @@ from tests.docker.place import DATA
 
 BUSYBOX = "runai-test:busybox"
 MUSL = "runai-test:musl"
+LINKER = "runai-test:linker"
 
 MACHINE = platform.machine()
 MULTIARCH = f"{MACHINE}-linux-gnu"
@@ -102,8 +103,38 @@ def busybox_tree() -> Tree:
     return tree
 
 
+def linker_tree() -> Tree:
+    """The same with this machine's gcc as far as it links objects; its compiler would be ten times the size."""
+    tree = busybox_tree()
+    programs = [Path("/usr/bin/gcc"), Path("/usr/bin/ld"), gcc_file("prog", "collect2")]
+    for program in programs:
+        tree.copy(str(program).lstrip("/"), program)
+        for library in needed_libraries(program):
+            tree.copy(f"usr/lib/{MULTIARCH}/{library.name}", library)
+    of_gcc = ("crtbegin.o", "crtend.o", "crtbeginS.o", "crtendS.o", "libgcc.a", "libgcc_s.so", "liblto_plugin.so")
+    for name in (*of_gcc, "Scrt1.o", "crt1.o", "crti.o", "crtn.o", "libc.so", "libc_nonshared.a"):
+        file = gcc_file("file", name)
+        tree.copy(str(file).lstrip("/"), file)
+    return tree
+
+
+def gcc_file(kind: str, name: str) -> Path:
+    """Where gcc keeps one of its programs ("prog") or files ("file")."""
+    found = subprocess.run(
+        ["/usr/bin/gcc", f"-print-{kind}-name={name}"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Path(os.path.normpath(found.stdout.strip()))
+
+
+def needed_libraries(program: Path) -> list[Path]:
+    """What the loader would take for a program of this machine, without the loader itself."""
+    listing = subprocess.run(["/usr/bin/ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [Path(line.split()[2]) for line in listing.splitlines() if " => /" in line]
+
+
 TARGETS: dict[str, Callable[[], Tree]] = {
     BUSYBOX: busybox_tree,
+    LINKER: linker_tree,
     MUSL: basis,  # no glibc at all: static programs, as in an image of Alpine's
 }
 

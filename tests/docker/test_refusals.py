@@ -13,7 +13,7 @@ import pytest
 
 from tests.docker.host import Runai, host_mounts, mounts_in
 
-STATE = ["host.json"]
+STATE = ["host.json", "libvgpu"]
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from .config import DRIVER_VERSION
@@ -35,18 +36,30 @@ CUDA_FLAGS = ("-D__CUDA_API_VERSION_INTERNAL",)
 """cuda.h then declares every version of a function under its own name."""
 NVML_FLAGS = ("-DNVML_NO_UNVERSIONED_FUNC_DEFS",)
 NOT_SUPPORTED = {"cuda": 801, "nvml": 3}
+PREFIXES = {"cuda": "cu", "nvml": "nvml"}
 
 
-def build(out: Path) -> Path:
+@dataclass(frozen=True)
+class Release:
+    """A driver of another age: functions that it lacks, and some that it has beyond the lists of exports (stubs)."""
+
+    without: frozenset[str] = frozenset()
+    extra: frozenset[str] = frozenset()
+
+
+THIS_RELEASE = Release()
+
+
+def build(out: Path, release: Release = THIS_RELEASE) -> Path:
     """Put lib/ and bin/ into `out`, unless they are there as they would be built now. Returns `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    stamp, wanted = out / "stamp", source_hash()
+    stamp, wanted = out / "stamp", source_hash(release)
     with (out / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
             stamp.unlink(missing_ok=True)
             with tempfile.TemporaryDirectory(prefix="simgpu-build-") as work:
-                _build_all(out, Path(work))
+                _build_all(out, Path(work), release)
             stamp.write_text(wanted)
     return out
 
@@ -61,14 +74,16 @@ def headers() -> Path:
     raise RuntimeError("simgpu: cuda.h and nvml.h not found; pip install nvidia-cuda-runtime nvidia-nvml-dev")
 
 
-def exports(name: str) -> list[str]:
+def exports(name: str, release: Release = THIS_RELEASE) -> list[str]:
     """What a library exports, by its list: "cuda" or "nvml"."""
-    return (SOURCE / f"{name}.exports").read_text().split()
+    names = (SOURCE / f"{name}.exports").read_text().split()
+    extra = {symbol for symbol in release.extra if symbol.startswith(PREFIXES[name])}
+    return sorted({*names, *extra} - release.without)
 
 
-def source_hash() -> str:
+def source_hash(release: Release = THIS_RELEASE) -> str:
     """Of everything that the user side is made from."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr((sorted(release.without), sorted(release.extra))).encode())
     include = headers()
     for path in [*sorted(SOURCE.rglob("*")), Path(__file__), include / "cuda.h", include / "nvml.h"]:
         if path.is_file():
@@ -76,10 +91,10 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def _build_all(out: Path, work: Path) -> None:
-    _write_stubs("cuda", work)
-    _write_stubs("nvml", work)
-    (work / "proc_table.h").write_text(_proc_table())
+def _build_all(out: Path, work: Path, release: Release) -> None:
+    _write_stubs("cuda", work, release)
+    _write_stubs("nvml", work, release)
+    (work / "proc_table.h").write_text(_proc_table(release))
     (work / "error_names.h").write_text(_error_names())
     for folder in ("lib", "bin"):
         shutil.rmtree(out / folder, ignore_errors=True)
@@ -122,17 +137,17 @@ def _compile(arguments: Iterable[str | Path], work: Path, flags: Iterable[str]) 
         raise RuntimeError(f"simgpu: the user side does not compile:\n{result.stderr}")
 
 
-def _write_stubs(name: str, work: Path) -> None:
-    names = exports(name)
+def _write_stubs(name: str, work: Path, release: Release) -> None:
+    names = exports(name, release)
     lines = [f"static int not_supported(void) {{ return {NOT_SUPPORTED[name]}; }}"]
     lines += [f'extern int {stub}(void) __attribute__((weak, alias("not_supported")));' for stub in names]
     (work / f"{name}_stubs.c").write_text("\n".join(lines) + "\n")
     (work / f"{name}.map").write_text("{ global: " + "; ".join(names) + "; local: *; };\n")
 
 
-def _proc_table() -> str:
+def _proc_table(release: Release) -> str:
     """Entries of cuGetProcAddress. The k-th version of a name in the typedefs is the k-th symbol of that name."""
-    known = set(exports("cuda"))
+    known = set(exports("cuda", release))
     versions: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for header in sorted(headers().glob("cuda*Typedefs.h")):
         pattern = r"\(CUDAAPI \*PFN_(cu[A-Z]\w+?)_v(\d+)(_ptsz|_ptds)?\)"

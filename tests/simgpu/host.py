@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .build import build, source_hash
+from .build import THIS_RELEASE, Release, build, source_hash
 from .config import HostConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,13 +29,17 @@ MNT_DETACH = 2
 class SimHost:
     """A context manager: the host is up inside the `with`, and nothing of it is mounted or runs after.
 
-    `config` is what config.HostConfig.parse reads; None is one RTX 2080 Ti of 10989 MiB.
+    `config` is what config.HostConfig.parse reads; None is one RTX 2080 Ti of 10989 MiB. `release` is how its driver's
+    exports differ from the usual.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any] | None = None, *, release: Release = THIS_RELEASE
+    ) -> None:
         self.folder = folder.absolute()
         self.host = HostConfig.parse(config)
         self._config = config
+        self._release = release
         self._kernel: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +70,7 @@ class SimHost:
         """Build what isn't built, lay out the folder, mount the nodes. Raises RuntimeError where that fails."""
         _unmount(self.dev)
         self.dev.mkdir(parents=True, exist_ok=True)
-        built = build(CACHE / source_hash()[:16])
+        built = build(CACHE / source_hash(self._release)[:16], self._release)
         for part in (self.lib, self.bin):
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(built / part.name, part, symlinks=True)

@@ -18,7 +18,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.grant import by_minor, by_wish
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
-from runai_runtime.plan import make_plan
+from runai_runtime.plan import OURS, make_plan
 
 VERSION = "580.159.04"
 
@@ -29,7 +29,7 @@ def host(tmp_path: Path) -> Host:
     for name in ("driver/libcuda", "driver/libnvidia-ml", "driver/libnvidia-nvvm", "driver/libnvcuvid"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.so.{VERSION}").write_text("driver")
-    for name in ("ours/libcuda.so.1", "ours/libnvidia-ml.so.1", "bin/nvidia-smi", "bin/runai-hook"):
+    for name in ("fitted/libcuda.so.1", "fitted/libnvidia-ml.so.1", "bin/nvidia-smi", "bin/runai-hook"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("file")
     (tmp_path / "dev").mkdir()
@@ -67,6 +67,7 @@ def inventory(tmp_path: Path) -> Inventory:
                 library("libnvidia-ml", "libnvidia-ml.so.1", "utility"),
                 library("libnvcuvid", "libnvcuvid.so.1", "video"),
             ],
+            "ours": {name: f"{tmp_path}/fitted/{name}" for name in OURS},
             "programs": [{"path": f"{tmp_path}/bin/nvidia-smi", "names": ["nvidia-smi"], "capability": "utility"}],
         }
     )
@@ -87,7 +88,7 @@ def test_a_plan(host: Host, inventory: Inventory) -> None:
         ["ours", "libnvidia-ml.so.1"],
     ]
     sources = {fields[1]: fields[2] for fields in plan if fields[0] == "library"}
-    assert sources[f"libcuda.so.{VERSION}"] == sources["libcuda.so.1"] == f"{host.libvgpu}/libcuda.so.1"
+    assert sources[f"libcuda.so.{VERSION}"] == sources["libcuda.so.1"] == inventory.ours["libcuda.so.1"]
     assert sources["libnvidia-nvvm.so.4"].endswith(f"driver/libnvidia-nvvm.so.{VERSION}")
     assert "libnvcuvid.so.1" not in sources
     # The GPU with index 0 has the minor number 7 here: NVML's order is not that of the nodes.

@@ -130,7 +130,21 @@ def test_where_a_request_comes_from() -> None:
     assert limits_of({}, {GUARANTEE: "1g", LIMIT: "4g"}) == ("1g", "4g")
     assert limits_of({}, {GUARANTEE: "1g"}) == ("1g", "1g")
     assert limits_of({}, {LIMIT: "4g"}) == ("4g", "4g")
-    assert limits_of({}, {MEMORY: "3g", LIMIT: "4g"}) == ("3g", "4g")
+    assert limits_of({MEMORY: "1g"}, {LIMIT: "4g", GUARANTEE: "4g"}) == ("1g", "1g")
+
+
+def test_an_image_can_not_raise_what_a_person_asked_for() -> None:
+    """Its ENV is in the same environment as what `docker run -e` says."""
+    for name in (LIMIT, GUARANTEE):
+        with pytest.raises(RefusalError, match="both set"):
+            read_request({}, {MEMORY: "1g", name: "1"})
+
+
+def test_a_misspelt_name_is_no_request_to_drop() -> None:
+    for name in ("RUNAI_GPU_MEMROY", "RUNAI_GPU", "RUNAI_GPU_MEMORY_LIMITS"):
+        with pytest.raises(RefusalError, match="is no setting"):
+            read_request({}, {name: "1g"})
+    assert read_request({}, {"RUNAI_JOB": "x"}) is None
 
 
 def test_gpus_without_memory_are_no_request_to_drop() -> None:

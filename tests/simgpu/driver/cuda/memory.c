@@ -168,11 +168,11 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *start, size_t *length, CUdeviceptr
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     CUcontext context;
-    if (!free_bytes || !total)
-        return CUDA_ERROR_INVALID_VALUE;
+    size_t unwanted; /* driver 580 takes NULL for either */
     CUresult result = enter_context(&context);
     if (result)
         return result;
-    *total = context->device->info.total - context->device->info.reserved;
-    return leave(device_free_bytes(context->device, free_bytes));
+    if (total)
+        *total = context->device->info.total - context->device->info.reserved;
+    return leave(device_free_bytes(context->device, free_bytes ? free_bytes : &unwanted));
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import check, read_host
-from runai_runtime.inventory import scan_in_child
+from runai_runtime.inventory import forget_cache, scan_in_child
 from runai_runtime.verify import refuse_faults
 
 PACKAGE = Path(__file__).resolve().parent
@@ -47,7 +47,9 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
     write(config_path, json.dumps(values, indent=4) + "\n", 0o644)
-    scan_in_child(read_host(str(config_path)))
+    host = read_host(str(config_path))
+    forget_cache(host)
+    scan_in_child(host)
     text = PROGRAM.format(folder=str(PACKAGE.parent), configuration=str(config_path), runtime=values["runtime"])
     write(program_path, text, 0o755)
 

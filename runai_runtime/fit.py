@@ -33,10 +33,14 @@ def fit_to_driver(host: Host, drivers: dict[str, str]) -> dict[str, str]:
     return {soname: fit_one(host, soname, path) for soname, path in drivers.items()}
 
 
+def fitted_folder(host: Host) -> str:
+    return os.path.join(host.state, "libvgpu")
+
+
 def fit_one(host: Host, soname: str, driver: str) -> str:
     data, ours = read_ours(os.path.join(host.libvgpu, soname), soname)
     real = read_library(driver)
-    path = os.path.join(host.state, "libvgpu", f"{identity(real)}-{identity(ours)}", soname)
+    path = os.path.join(fitted_folder(host), f"{identity(real)}-{identity(ours)}", soname)
     keep(path, fitted(data, ours, real))
     return path
 

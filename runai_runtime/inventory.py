@@ -115,6 +115,14 @@ def read_cache(host: Host) -> Inventory | None:
         return None
 
 
+def forget_cache(host: Host) -> None:
+    """Have the next look at the inventory scan the host."""
+    try:
+        os.unlink(cache_path(host))
+    except FileNotFoundError:
+        return
+
+
 def scan_in_child(host: Host) -> None:
     """Have a child process scan the host into the cache: what the driver opens and starts stays out of the process
     that is going to be the runtime. Rare: once a boot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import glob
 import json
 import os
@@ -14,9 +15,9 @@ from typing import Any
 import pynvml
 
 from runai_runtime.errors import RefusalError
-from runai_runtime.fit import fit_to_driver
+from runai_runtime.fit import fit_to_driver, fitted_folder
 from runai_runtime.host import Host
-from runai_runtime.inventory import VERSION, cache_path, circumstances, stamp
+from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
 # links to it (its SONAME, and for linkers STEM.so) beside it.
@@ -58,10 +59,28 @@ NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration
 
 
 def write_cache(host: Host) -> None:
-    """Scan the host into its cache. Raises RefusalError without a driver or a GPU."""
+    """Scan the host into its cache, unless another process has just done so: after a boot, many containers start at
+    once. Raises RefusalError without a driver or a GPU.
+    """
     os.makedirs(host.state, mode=0o711, exist_ok=True)
-    values = scan(host)
-    path = cache_path(host)
+    with locked(fitted_folder(host)):
+        if read_cache(host) is None:
+            replace_cache(cache_path(host), scan(host))
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """FOLDER, made if need be, for this process alone."""
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_cache(path: str, values: dict[str, Any]) -> None:
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)

@@ -84,6 +84,6 @@ def odd_key(spec: Spec) -> str:
 
 def rootfs(spec: Spec, bundle: str) -> str:
     path = section(spec, "root").get("path")
-    if not isinstance(path, str) or not path:
+    if not isinstance(path, str) or not path or "\0" in path or any("\ud800" <= c <= "\udfff" for c in path):
         raise RefusalError("the container's config.json names no root file system; see who made the bundle")
     return os.path.realpath(os.path.join(bundle, path))

@@ -48,23 +48,40 @@ void charge_look_outside(struct state *state, unsigned gpu, bool always)
     struct held_snapshot before;
     struct process_figure figures[FIGURES];
     outside_snapshot(page, gpu, &before);
+    int cancel = state_forbid_cancel();
     int count = figures_of_driver(state->limits->gpu[gpu].uuid, figures);
+    state_allow_cancel(cancel);
     if (count >= 0)
         state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, figures, (size_t)count);
 }
 
-bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
+bool charge_fits(struct state *state, unsigned gpu, uint64_t count)
 {
-    struct account_member *member = &state->member;
     if (charge_used(state, gpu) + count + NEAR > share(state, gpu))
         charge_look_outside(state, gpu, false);
-    if (account_reserve(member, gpu, count, ceiling(state, gpu)))
-        return true;
-    /* Out of memory, unless somebody's part is there no more. */
-    account_reclaim(member);
+    return charge_used(state, gpu) + count <= share(state, gpu);
+}
+
+bool charge_quickly(struct state *state, unsigned gpu, uint64_t count)
+{
+    return charge_fits(state, gpu, count) && account_reserve(&state->member, gpu, count, ceiling(state, gpu));
+}
+
+void charge_make_room(struct state *state, unsigned gpu)
+{
+    int cancel = state_forbid_cancel();
+    account_reclaim(&state->member);
+    state_allow_cancel(cancel);
     pools_refresh(state, gpu, true);
     charge_look_outside(state, gpu, true);
-    return account_reserve(member, gpu, count, ceiling(state, gpu));
+}
+
+bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
+{
+    if (charge_quickly(state, gpu, count))
+        return true;
+    charge_make_room(state, gpu);
+    return account_reserve(&state->member, gpu, count, ceiling(state, gpu));
 }
 
 static CUresult charge_gpu(struct state *state, struct charge *charge, int gpu, uint64_t count)

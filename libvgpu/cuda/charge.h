@@ -27,6 +27,15 @@ CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count);
 /* Reserves COUNT more granules on GPU; asks the driver what is held outside the account where it gets near. */
 bool charge_locked(struct state *state, unsigned gpu, uint64_t count);
 
+/* Whether the share has room for COUNT more, as far as is known. */
+bool charge_fits(struct state *state, unsigned gpu, uint64_t count);
+
+/* As charge_locked, but without making room where there is none. */
+bool charge_quickly(struct state *state, unsigned gpu, uint64_t count);
+
+/* Takes back what nobody uses any more: ended processes' parts, pools' spare memory. */
+void charge_make_room(struct state *state, unsigned gpu);
+
 /* Makes CHARGE ACTUAL granules. false when it would have to grow and can't; it is as it was then. */
 bool charge_adjust(struct state *state, struct charge *charge, uint64_t actual);
 

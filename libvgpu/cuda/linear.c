@@ -95,6 +95,24 @@ static uint64_t erase(struct state *state, struct map_entry *entry)
     return granules(bytes);
 }
 
+/* The bounds of all addresses that were ever in the table. The lower one is kept as its complement, so that zeroes are
+ * an empty range. Pools have their memory elsewhere: for what they free, the table needn't be looked at. */
+static void widen(struct state *state, uint64_t address)
+{
+    if (~address > atomic_load_explicit(&state->lowest_complement, memory_order_relaxed))
+        atomic_store_explicit(&state->lowest_complement, ~address, memory_order_relaxed);
+    if (address > atomic_load_explicit(&state->highest, memory_order_relaxed))
+        atomic_store_explicit(&state->highest, address, memory_order_relaxed);
+}
+
+/* Whether ADDRESS may be in the table. Who got it from another thread sees what that one wrote before. */
+static bool may_be_known(uint64_t address)
+{
+    const struct state *state = state_peek();
+    return state && address <= atomic_load_explicit(&state->highest, memory_order_relaxed) &&
+           address >= ~atomic_load_explicit(&state->lowest_complement, memory_order_relaxed);
+}
+
 /* Puts ALLOCATION into the tables: what it costs in granules, or UINT64_MAX when the process is out of memory. */
 static uint64_t record(struct state *state, const struct map_entry *allocation)
 {
@@ -107,6 +125,7 @@ static uint64_t record(struct state *state, const struct map_entry *allocation)
         account_release(&state->member, gpu, erase(state, stale));
     }
     *map_put(&state->allocations, allocation->key) = *allocation;
+    widen(state, allocation->key);
     if (!(allocation->a & MANAGED))
         return enter(state, word_gpu(allocation->a), allocation->key, bytes);
     add_managed(state, word_gpu(allocation->a), (int64_t)granules(bytes));
@@ -209,7 +228,7 @@ EXPORT CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned i
  * the account when the driver has. */
 static bool begin_free(CUdeviceptr address, struct map_entry *allocation, struct charge *charge)
 {
-    struct state *state = state_lock();
+    struct state *state = may_be_known(address) ? state_lock() : NULL;
     if (!state)
         return false;
     struct map_entry *entry = map_find(&state->allocations, address);

@@ -133,15 +133,37 @@ void pools_refresh(struct state *state, unsigned gpu, bool trim)
 struct growth {
     struct pool *pool; /* NULL: nothing is charged */
     CUmemoryPool handle;
+    uint64_t spare; /* granules that were charged for the case that the pool grows although it shouldn't */
 };
 
-/* Charges the most that POOL may grow by for BYTES. Where the share has no room for that, the pool may still have room
- * of its own, between what is in use; but nobody can tell whether the driver will find it there or take more. */
+static bool has_room(const struct pool *pool, uint64_t bytes)
+{
+    uint64_t taken = reserved(pool) << ACCOUNT_GRANULE_SHIFT, out = used(pool);
+    return taken > out && taken - out >= bytes;
+}
+
+/* Lets POOL grow by MOST, if that leaves one more step of the share free. */
+static bool charge_step(struct state *state, struct pool *pool, uint64_t most)
+{
+    unsigned gpu = (unsigned)pool->gpu;
+    return charge_fits(state, gpu, most + granules(STEP)) && charge_quickly(state, gpu, most);
+}
+
+/* Charges the most that POOL may grow by for BYTES. Pools leave one step of the share free. Where they have come to
+ * that, a pool may still have room of its own, between what is in use; nobody can tell whether the driver finds it there
+ * or takes more, and the free step is what covers the second case until the growth is given back (end, undo). */
 static CUresult charge_growth(struct state *state, struct growth *growth, struct pool *pool, uint64_t bytes)
 {
     uint64_t most = granules(bytes > UINT64_MAX - STEP ? bytes : (bytes + STEP - 1) & ~(STEP - 1));
-    if (!charge_locked(state, (unsigned)pool->gpu, most))
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!charge_step(state, pool, most)) {
+        if (has_room(pool, bytes) && charge_quickly(state, (unsigned)pool->gpu, most)) {
+            growth->spare = most;
+        } else {
+            charge_make_room(state, (unsigned)pool->gpu);
+            if (!charge_step(state, pool, most))
+                return CUDA_ERROR_OUT_OF_MEMORY;
+        }
+    }
     pool->charged += most;
     growth->pool = pool;
     pool->calls++;
@@ -183,6 +205,8 @@ static bool end(const struct growth *growth)
         pool->charged = 0;
         if (!pool->calls)
             free(pool);
+    } else if (growth->spare && now + growth->spare > pool->charged) {
+        ok = false; /* it did grow */
     } else if (now > pool->charged) {
         ok = charge_locked(state, (unsigned)pool->gpu, now - pool->charged);
         pool->charged += ok ? now - pool->charged : 0;
@@ -198,7 +222,7 @@ static CUresult undo(const struct growth *growth, CUdeviceptr address, CUstream 
 {
     REAL(cuMemFreeAsync)(address, stream);
     REAL(cuStreamSynchronize)(stream);
-    REAL(cuMemPoolTrimTo)(growth->handle, 0);
+    cuMemPoolTrimTo(growth->handle, 0);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 

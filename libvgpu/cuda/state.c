@@ -25,6 +25,25 @@ static void open_account(struct state *state)
     state->member.slot = -1;
     state->member.self = identity_self();
     state->member.page = account_map(RUNAI_DIR "/account/page", true);
+    if (state->member.page)
+        account_join(&state->member);
+}
+
+int state_forbid_cancel(void)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+void state_allow_cancel(int before)
+{
+    pthread_setcancelstate(before, NULL);
+}
+
+const struct state *state_peek(void)
+{
+    return the_state;
 }
 
 struct state *state_lock(void)
@@ -32,12 +51,12 @@ struct state *state_lock(void)
     struct state *state = the_state;
     if (!state)
         return NULL;
-    int cancel_state;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     pthread_mutex_lock(&state->lock);
-    state->cancel_state = cancel_state;
-    if (!state->ready)
+    if (!state->ready) {
+        int cancel = state_forbid_cancel();
         open_account(state);
+        state_allow_cancel(cancel);
+    }
     if (state->limits && state->member.page)
         return state;
     state_unlock(state);
@@ -46,9 +65,7 @@ struct state *state_lock(void)
 
 void state_unlock(struct state *state)
 {
-    int cancel_state = state->cancel_state;
     pthread_mutex_unlock(&state->lock);
-    pthread_setcancelstate(cancel_state, NULL);
 }
 
 uint64_t state_now(void)

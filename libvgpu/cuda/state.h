@@ -14,7 +14,6 @@
 struct state {
     pthread_mutex_t lock; /* for all that follows; never held while the driver is asked for memory */
     bool ready;
-    int cancel_state; /* of the thread that has the lock; one that is cancelled while it has it would stop all others */
     struct account_member member;
     const struct limits *limits;
     int8_t gpu_of_device[DEVICES]; /* line of the limits file + 1; 0: not looked up yet */
@@ -24,6 +23,7 @@ struct state {
     uint64_t outside_ms[ACCOUNT_GPUS]; /* 0: never */
     uint64_t clock;         /* state_tick() */
     struct map allocations; /* linear.c: address -> word, context */
+    _Atomic uint64_t lowest_complement, highest; /* linear.c: no address in allocations is outside; see state_peek */
     struct map blocks;      /* linear.c: number of a 2 MiB block at an allocation's end -> allocations in it */
     struct map contexts;    /* context.c: context -> itself, GPU and granules */
     struct map primaries;   /* context.c: device + 1 -> context, GPU and granules */
@@ -36,6 +36,13 @@ struct state {
  * may be taken. */
 struct state *state_lock(void);
 void state_unlock(struct state *state);
+
+/* Around what reads files with the lock held: a thread that is cancelled there would stop all others. */
+int state_forbid_cancel(void);
+void state_allow_cancel(int before);
+
+/* The state without the lock, for its atomic fields. */
+const struct state *state_peek(void);
 
 /* No GPU: nothing to charge, or nothing may be taken. */
 #define NO_GPU (-1)

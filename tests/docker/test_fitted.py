@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,15 @@ def test_copies_are_made_anew_where_they_are_gone_or_old(fitted: Runai) -> None:
     first.write_bytes(b"damaged")
     assert "3072MiB" in fitted.run("nvidia-smi").stdout
     assert first.read_bytes() == data
+
+
+def test_many_containers_at_the_first_start_after_a_boot(fitted: Runai) -> None:
+    """Each finds no inventory: one makes it, the others wait for it."""
+    shutil.rmtree(fitted.state / "libvgpu")
+    (fitted.state / "host.json").unlink()
+    with ThreadPoolExecutor(8) as pool:
+        shown = [pool.submit(fitted.run, "nvidia-smi") for _ in range(8)]
+    assert all("3072MiB" in one.result().stdout for one in shown)
 
 
 def link(runai: Runai, folder: Path, source: str, *, then: str = "true") -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,5 @@
-"""Hostile images, volumes and circumstances. What is marked OPEN got through when it was written; strict, so that the
-mark goes with the fix.
+"""Hostile images, volumes and circumstances. What is marked OPEN gets through, as docs/limits.md says; strict, so that
+the mark goes with the fix.
 """
 
 from __future__ import annotations
@@ -95,7 +95,6 @@ def is_bounded(done: subprocess.CompletedProcess[str]) -> bool:
 # The share that a person asks for
 
 
-@OPEN("request.py: `limit or memory`, whoever wrote them")
 @pytest.mark.parametrize("name", ["RUNAI_GPU_MEMORY_LIMIT", "RUNAI_GPU_MEMORY_REQUEST"])
 def test_an_image_can_not_raise_what_the_person_asked_for(runai: Runai, image: Callable[..., str], name: str) -> None:
     done = runai.run("cat", "/.runai/limits", memory="1g", image=image("true", f"ENV {name}=1"), check=False)
@@ -105,7 +104,6 @@ def test_an_image_can_not_raise_what_the_person_asked_for(runai: Runai, image: C
         assert name != "RUNAI_GPU_MEMORY_REQUEST", f"guaranteed a whole GPU: {grants}"
 
 
-@OPEN("a misspelt request is none")
 @pytest.mark.parametrize("name", ["RUNAI_GPU_MEMROY", "RUNAI_GPU_MEM", "RUNAI_GPU_MEMORY_LIMT"])
 def test_a_name_that_is_none_of_ours(runai: Runai, name: str) -> None:
     assert name in refusal(runai.run("true", memory=None, options=(f"--env={name}=1g",), check=False))
@@ -119,10 +117,10 @@ def test_a_name_that_is_none_of_ours(runai: Runai, name: str) -> None:
     [
         "/drv",
         "/tmp/none:/drv:",
-        pytest.param("drv", marks=OPEN("relative to the working folder")),
-        pytest.param("/tmp/none:", marks=OPEN("an empty entry is the working folder")),
+        "drv",
+        "/tmp/none:",
         pytest.param("$ORIGIN/../../../drv", marks=OPEN("$ORIGIN")),
-        pytest.param("/drv/$LIB", marks=OPEN("$LIB")),
+        "/drv/$LIB",
     ],
 )
 def test_a_driver_in_the_search_path(runai: Runai, drivers: Path, path: str) -> None:
@@ -139,16 +137,11 @@ def test_a_driver_in_the_search_path(runai: Runai, drivers: Path, path: str) -> 
     ("place", "start"),
     [
         ("/usr/local/cuda/compat", "export LD_LIBRARY_PATH=/usr/local/cuda/compat"),
-        pytest.param(
+        (
             "/usr/local/cuda/compat/lib.real",
             "ln -sfn lib.real /usr/local/cuda/compat/lib; export LD_LIBRARY_PATH=/usr/local/cuda/compat/lib",
-            marks=OPEN("the images of NVIDIA's registry do this at start"),
         ),
-        pytest.param(
-            "/usr/local/cuda-12.4/compat",
-            "export LD_LIBRARY_PATH=/usr/local/cuda-12.4/compat",
-            marks=OPEN("cuda-compat without the link /usr/local/cuda"),
-        ),
+        ("/usr/local/cuda-12.4/compat", "export LD_LIBRARY_PATH=/usr/local/cuda-12.4/compat"),
         pytest.param("/opt/conda/lib", "export LD_LIBRARY_PATH=/opt/conda/lib", marks=OPEN("set by the entry point")),
         pytest.param("/drv", "echo /drv > /etc/ld.so.conf; ldconfig", marks=OPEN("ldconfig at start")),
     ],
@@ -178,7 +171,6 @@ def test_ldconfig_in_the_container_changes_nothing(runai: Runai) -> None:
 # The host
 
 
-@OPEN("cache.c opens for reading before it knows what it opens")
 def test_the_kernels_log_is_not_read(runai: Runai, image: Callable[..., str]) -> None:
     """/proc/kmsg gives each message once: who reads it takes it from the host's log."""
     libc = ctypes.CDLL(None)
@@ -190,7 +182,6 @@ def test_the_kernels_log_is_not_read(runai: Runai, image: Callable[..., str]) ->
     assert libc.klogctl(9, None, 0) >= unread
 
 
-@OPEN("each of 64 Mi slashes is a path to look up, and docker can't kill or remove the container meanwhile")
 def test_a_cache_of_slashes(runai: Runai, image: Callable[..., str]) -> None:
     some = "x=$(head -c 4000 /dev/zero | tr '\\0' /); for i in $(seq 200); do printf '%slibcuda.so.1\\0' $x; done"
     name = image(f"{some} > /etc/ld.so.cache")
@@ -199,7 +190,6 @@ def test_a_cache_of_slashes(runai: Runai, image: Callable[..., str]) -> None:
     assert time.monotonic() - start < 5
 
 
-@OPEN("edits.py: no timeout")
 def test_hooks_end_some_time(runai: Runai) -> None:
     arguments = runai.arguments(memory="3g")
     container = runai.engine.docker("run", "-d", *arguments, images.BUSYBOX, "sleep", "60").stdout.strip()
@@ -209,7 +199,6 @@ def test_hooks_end_some_time(runai: Runai) -> None:
     assert all(0 < hook["timeout"] <= 60 for stage in hooks.values() for hook in stage if "runai" in hook["path"])
 
 
-@OPEN("a bind mount of the host's file is as writable as CAP_SYS_ADMIN makes it")
 def test_our_library_on_the_host_with_sys_admin(runai: Runai) -> None:
     library = Path(runai.config["libvgpu"]) / "libcuda.so.1"
     before = library.stat()
@@ -232,7 +221,6 @@ def test_nothing_can_be_unmounted_with_dockers_capabilities(runai: Runai) -> Non
     assert "BAD" not in runai.run("sh", "-c", script).stdout
 
 
-@OPEN("rootfs.c notes nothing down in a volume")
 def test_a_volume_over_the_library_folder(runai: Runai, tmp_path: Path) -> None:
     for name in ("libc.so.6", "ld-linux-x86-64.so.2"):
         (tmp_path / name).write_bytes(Path("/lib", images.MULTIARCH, name).read_bytes())
@@ -325,7 +313,6 @@ def start(runai: Runai, container: str) -> subprocess.CompletedProcess[str]:
     return runai.engine.docker("start", "-a", container, check=False)
 
 
-@OPEN("grant.py: a folder without a whole grant.json is nobody's, and in the way for ever")
 @pytest.mark.parametrize("grant", [None, "", '{"version": 1', "{}"])
 def test_a_grant_that_was_cut_off(runai: Runai, created: str, grant: str | None) -> None:
     folder = runai.state / created
@@ -338,23 +325,21 @@ def test_a_grant_that_was_cut_off(runai: Runai, created: str, grant: str | None)
 @contextlib.contextmanager
 def small_state(runai: Runai) -> Iterator[Path]:
     """The state directory on a file system of its own."""
-    cache = (runai.state / "host.json").read_text()
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=64k,mode=0711", "none", runai.state], check=True)
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=2m,mode=0711", "none", runai.state], check=True)
     try:
-        (runai.state / "host.json").write_text(cache)
+        runai.run("true")  # the host is scanned anew
         yield runai.state
     finally:
         runai.engine.remove_containers()
         subprocess.run(["/bin/umount", runai.state], check=True)
 
 
-@OPEN("grant.py: write_grant cleans nothing up, and OSError is nobody's")
 def test_no_space_for_the_grant_and_then_space(runai: Runai, created: str) -> None:
     with small_state(runai) as state:
         with contextlib.suppress(OSError):
-            (state / "fill").write_bytes(b"x" * 100_000)
+            (state / "fill").write_bytes(b"x" * (2 << 20))
         full = start(runai, created)
-        left = [path.name for path in state.iterdir() if path.name not in ("fill", "host.json")]
+        left = [path.name for path in state.iterdir() if path.name not in ("fill", "host.json", "libvgpu")]
         (state / "fill").unlink()
         again = start(runai, created)
     assert full.returncode != 0
@@ -364,7 +349,6 @@ def test_no_space_for_the_grant_and_then_space(runai: Runai, created: str) -> No
     assert str(3 * GIB) in again.stdout
 
 
-@OPEN("an OSError comes through raw")
 def test_a_read_only_state_directory(runai: Runai) -> None:
     with small_state(runai) as state:
         subprocess.run(["/bin/mount", "-o", "remount,ro", state], check=True)
@@ -380,7 +364,6 @@ ODD = {
 }
 
 
-@OPEN("edits.py, spec.py: wrong types end in an exception that nobody expected")
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_bundle(runai: Runai, tmp_path: Path, name: str) -> None:
     subprocess.run(["/usr/sbin/runc", "spec", "-b", tmp_path], check=True)
@@ -388,7 +371,7 @@ def test_an_odd_bundle(runai: Runai, tmp_path: Path, name: str) -> None:
     spec = json.loads((tmp_path / "config.json").read_text())
     spec["process"]["env"].append("RUNAI_GPU_MEMORY=3g")
     (tmp_path / "config.json").write_text(json.dumps(spec | ODD[name]))
-    arguments = ["--root", tmp_path / "root", "create", "--bundle", tmp_path, "odd"]
+    arguments: list[str | Path] = ["--root", tmp_path / "root", "create", "--bundle", tmp_path, "odd"]
     done = subprocess.run([runai.program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -421,7 +404,6 @@ def test_a_hook_that_is_killed(runai: Runai, folder: Path, created: str, after: 
     assert [line for line in runai.engine.docker("diff", created).stdout.splitlines() if line[0] == "A"] == []
 
 
-@OPEN("grant.py: sweep forgets what was made in the image's layer")
 def test_a_poststop_that_never_ran(runai: Runai, folder: Path, created: str) -> None:
     with other_hook(runai, folder, "poststop", "exit 1"):
         start(runai, created)

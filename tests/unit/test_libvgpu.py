@@ -289,8 +289,8 @@ def test_cudash(place: Place) -> None:
     half = 480 * MIB
     output = place.run(
         "cudash", "primary", "info", f"alloc {half}", f"managed {half}", "alloc 1", "free 0", f"create {half}",
-        "map 2", "alloc 1", "unmap 2", "release 2", f"async {half}", "pool 1", "freeasync 3", "sync", "pitch 1000 1000",
-        "info", "destroy", build="asan",
+        "map 2", "alloc 1", "unmap 2", "release 2", f"async {half - 32 * MIB}", "pool 1", "freeasync 3", "sync",
+        "pitch 1000 1000", "info", "destroy", build="asan",
     )  # fmt: skip
     assert numbers(output) == [
         GOOD, f"{GOOD} {960 * MIB} {1024 * MIB}", f"{GOOD} 0", f"{GOOD} 1", OUT, GOOD, f"{GOOD} 2", GOOD, OUT, GOOD,

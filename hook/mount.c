@@ -6,11 +6,19 @@
 #include <errno.h>
 #include <inttypes.h>
 
+static void change_attributes(int mount, uint64_t set, uint64_t clear, const char *name) {
+    struct mount_attr change = {.attr_set = set, .attr_clr = clear, .propagation = MS_PRIVATE};
+    if (sys_mount_setattr(mount, &change) < 0)
+        fail("the mount of %s can't be restricted, %s; use a kernel of 5.12 or later", name, why(errno));
+}
+
+/* A clone has the attributes of the mount that it comes from, and the state directory's is often noexec: Debian and
+ * Ubuntu mount /run so. The kernel maps no library from such a mount. */
 int mount_clone_at(int folder, const char *path, uint64_t attributes) {
     int mount = sys_open_tree(folder, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (mount < 0)
         fail("%s can't be mounted, %s; look at the host's driver files and at the state directory", path, why(errno));
-    mount_set(mount, attributes, path);
+    change_attributes(mount, attributes, ~attributes & MOUNT_ATTR_NOEXEC, path);
     return mount;
 }
 
@@ -19,9 +27,7 @@ int mount_clone(const char *source, uint64_t attributes) {
 }
 
 void mount_set(int mount, uint64_t attributes, const char *name) {
-    struct mount_attr change = {.attr_set = attributes, .propagation = MS_PRIVATE};
-    if (sys_mount_setattr(mount, &change) < 0)
-        fail("the mount of %s can't be restricted, %s; use a kernel of 5.12 or later", name, why(errno));
+    change_attributes(mount, attributes, 0, name);
 }
 
 void mount_attach(int mount, int target, const char *name) {

@@ -99,7 +99,7 @@ def scan(host: Host) -> dict[str, Any]:
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
     before = circumstances()
     driver, gpus = ask_nvml(nvml)
-    contexts = measure_contexts(cuda, nvml)
+    contexts = measure_contexts(cuda)
     return {
         "version": VERSION,
         "circumstances": before | {"module": circumstances()["module"]},
@@ -222,36 +222,51 @@ def text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def measure_contexts(cuda: str, nvml: str) -> dict[str, int]:
-    """Bytes that a bare context takes, by GPU: makes one on each for a moment and reads the driver's figure for it.
+def measure_contexts(cuda: str) -> dict[str, int]:
+    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver.
 
     A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container.
     """
     for name in [name for name in os.environ if name.startswith("CUDA_")]:
         del os.environ[name]
     found: dict[str, int] = {}
+    count = ctypes.c_int()
     try:
         library = ctypes.CDLL(cuda)
     except OSError:
         return found
-    count = ctypes.c_int()
     if library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
         return found
     for device in range(count.value):
-        uuid = (ctypes.c_ubyte * 16)()
-        context = ctypes.c_void_p()
-        if library.cuDeviceGetUuid(ctypes.byref(uuid), device) or library.cuDevicePrimaryCtxRetain(
-            ctypes.byref(context), device
-        ):
-            continue
-        with contextlib.suppress(pynvml.NVMLError):
-            name = uuid_text(bytes(uuid))
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(name))
-            mine = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-            if mine and mine[0]:
-                found[name] = int(mine[0]) + CONTEXT_HIDDEN
-        library.cuDevicePrimaryCtxRelease_v2(device)
+        raw = (ctypes.c_ubyte * 16)()
+        if library.cuDeviceGetUuid(ctypes.byref(raw), device) == 0:
+            uuid = uuid_text(bytes(raw))
+            with contextlib.suppress(pynvml.NVMLError):
+                found[uuid] = measure_context(library, device, pynvml.nvmlDeviceGetHandleByUUID(uuid))
     return found
+
+
+def measure_context(library: ctypes.CDLL, device: int, handle: Any) -> int:
+    """Bytes that a context takes on DEVICE, in whole blocks of the driver's; 0 where that can't be told.
+
+    The figure for the process leaves a part out, and what the device has in use beyond it may be somebody else's: the
+    larger of both counts, as long as they are close.
+    """
+    before = pynvml.nvmlDeviceGetMemoryInfo(handle).used
+    context = ctypes.c_void_p()
+    if library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        return 0
+    try:
+        taken = pynvml.nvmlDeviceGetMemoryInfo(handle).used - before
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    finally:
+        library.cuDevicePrimaryCtxRelease_v2(device)
+    figure = next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None)
+    if not figure:
+        return 0
+    known = int(figure) + CONTEXT_HIDDEN
+    size = max(known, taken) if taken - known <= CONTEXT_HIDDEN else known
+    return (int(size) + GRANULE - 1) // GRANULE * GRANULE
 
 
 def uuid_text(raw: bytes) -> str:

@@ -69,9 +69,9 @@ def play(demo: Demo) -> None:
     demo.show(*run, "-e", "RUNAI_GPU_MEMORY=1", images.BUSYBOX, "nvidia-smi")
     tell("0.3 of it:")
     demo.show(*run, "-e", "RUNAI_GPU_MEMORY=0.3", images.BUSYBOX, "nvidia-smi")
-    tell("A neighbour with 2 GiB takes 1 GiB and keeps it:")
+    tell("A neighbour with 3 GiB takes 1 GiB and keeps it:")
     demo.show(
-        *("run", "-d", "--name=neighbour", "--network=none", "--runtime=runai", "-e", "RUNAI_GPU_MEMORY=2g", *tools),
+        *("run", "-d", "--name=neighbour", "--network=none", "--runtime=runai", "-e", "RUNAI_GPU_MEMORY=3g", *tools),
         *(images.BUSYBOX, "cudash", "primary", "alloc 1g", "sleep 600"),
     )
     demo.wait_for("neighbour", "alloc 1g ->")

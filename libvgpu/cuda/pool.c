@@ -10,6 +10,7 @@
 #include "cuda/pool.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #define STEP ((uint64_t)32 << 20) /* a pool never grows by more than the request rounded up to this (measured) */
 
@@ -134,6 +135,7 @@ struct growth {
     struct pool *pool; /* NULL: nothing is charged */
     CUmemoryPool handle;
     uint64_t spare; /* granules that were charged for the case that the pool grows although it shouldn't */
+    bool may_wait;  /* out of memory, but the pool has room that its streams may not have set free yet */
 };
 
 static bool has_room(const struct pool *pool, uint64_t bytes)
@@ -149,10 +151,19 @@ static bool charge_step(struct state *state, struct pool *pool, uint64_t most)
     return charge_fits(state, gpu, most + granules(STEP)) && charge_quickly(state, gpu, most);
 }
 
+/* How far the search for room has come. */
+enum effort {
+    AT_ONCE, /* what can be had without waiting */
+    IDLE,    /* the stream has done all its work: what it freed can be trimmed */
+    BUSY,    /* it has not, after a wait: what it freed can only be had in the pool */
+};
+
 /* Charges the most that POOL may grow by for BYTES. Pools leave one step of the share free. Where they have come to
  * that, a pool may still have room of its own, between what is in use; nobody can tell whether the driver finds it there
- * or takes more, and the free step is what covers the second case until the growth is given back (end, undo). */
-static CUresult charge_growth(struct state *state, struct growth *growth, struct pool *pool, uint64_t bytes)
+ * or takes more, and the free step is what covers the second case until the growth is given back (end, undo).
+ * A larger request gets the pool's free steps (the driver maps them together, seen on an H100) by trimming them first. */
+static CUresult charge_growth(struct state *state, struct growth *growth, struct pool *pool, uint64_t bytes,
+                              enum effort effort)
 {
     uint64_t most = granules(bytes > UINT64_MAX - STEP ? bytes : (bytes + STEP - 1) & ~(STEP - 1));
     if (!charge_step(state, pool, most)) {
@@ -160,8 +171,12 @@ static CUresult charge_growth(struct state *state, struct growth *growth, struct
             growth->spare = most;
         } else {
             charge_make_room(state, (unsigned)pool->gpu);
-            if (!charge_step(state, pool, most))
-                return CUDA_ERROR_OUT_OF_MEMORY;
+            if (!charge_step(state, pool, most)) {
+                growth->may_wait = has_room(pool, bytes);
+                if (!growth->may_wait || effort != BUSY)
+                    return CUDA_ERROR_OUT_OF_MEMORY;
+                most = 0;
+            }
         }
     }
     pool->charged += most;
@@ -170,7 +185,7 @@ static CUresult charge_growth(struct state *state, struct growth *growth, struct
     return CUDA_SUCCESS;
 }
 
-static CUresult begin(struct growth *growth, CUmemoryPool handle, uint64_t bytes)
+static CUresult attempt(struct growth *growth, CUmemoryPool handle, uint64_t bytes, enum effort effort)
 {
     *growth = (struct growth){.handle = handle};
     if (!handle)
@@ -185,8 +200,33 @@ static CUresult begin(struct growth *growth, CUmemoryPool handle, uint64_t bytes
     else if (pool->closed)
         result = CUDA_ERROR_INVALID_VALUE;
     else if (pool->gpu != FOREIGN)
-        result = charge_growth(state, growth, pool, bytes);
+        result = charge_growth(state, growth, pool, bytes, effort);
     state_unlock(state);
+    return result;
+}
+
+#define WAIT_US 100
+#define WAITS 10000 /* a second in all */
+
+/* Waits for STREAM's work, not for ever: it may hang on something that this thread is going to do. */
+static enum effort wait_for(CUstream stream)
+{
+    CUstreamCaptureStatus capturing;
+    if (REAL(cuStreamIsCapturing)(stream, &capturing) != CUDA_SUCCESS || capturing != CU_STREAM_CAPTURE_STATUS_NONE)
+        return IDLE;
+    for (int i = 0; i < WAITS; i++) {
+        if (REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY)
+            return IDLE;
+        usleep(WAIT_US);
+    }
+    return BUSY;
+}
+
+static CUresult begin(struct growth *growth, CUmemoryPool handle, uint64_t bytes, CUstream stream)
+{
+    CUresult result = attempt(growth, handle, bytes, AT_ONCE);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && growth->may_wait)
+        result = attempt(growth, handle, bytes, wait_for(stream));
     return result;
 }
 
@@ -238,7 +278,7 @@ static CUresult begin_current(struct growth *growth, CUstream stream, uint64_t b
         return CUDA_SUCCESS;
     if (REAL(cuDeviceGetMemPool)(&handle, device) != CUDA_SUCCESS)
         return CUDA_SUCCESS;
-    return begin(growth, handle, bytes);
+    return begin(growth, handle, bytes, stream);
 }
 
 static CUresult finish(const struct growth *growth, CUresult result, const CUdeviceptr *address, CUstream stream)
@@ -246,6 +286,12 @@ static CUresult finish(const struct growth *growth, CUresult result, const CUdev
     if (!end(growth) && result == CUDA_SUCCESS)
         return undo(growth, *address, stream);
     return result;
+}
+
+/* What stream 0 is for the functions with _ptsz. */
+static CUstream per_thread(CUstream stream)
+{
+    return stream ? stream : CU_STREAM_PER_THREAD;
 }
 
 EXPORT CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream)
@@ -258,21 +304,21 @@ EXPORT CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream str
 EXPORT CUresult cuMemAllocAsync_ptsz(CUdeviceptr *address, size_t bytes, CUstream stream)
 {
     struct growth growth;
-    CUresult result = begin_current(&growth, stream, bytes);
+    CUresult result = begin_current(&growth, per_thread(stream), bytes);
     return result ? result : finish(&growth, REAL(cuMemAllocAsync_ptsz)(address, bytes, stream), address, stream);
 }
 
 EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t bytes, CUmemoryPool pool, CUstream stream)
 {
     struct growth growth;
-    CUresult result = begin(&growth, pool, bytes);
+    CUresult result = begin(&growth, pool, bytes, stream);
     return result ? result : finish(&growth, REAL(cuMemAllocFromPoolAsync)(address, bytes, pool, stream), address, stream);
 }
 
 EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes, CUmemoryPool pool, CUstream stream)
 {
     struct growth growth;
-    CUresult result = begin(&growth, pool, bytes);
+    CUresult result = begin(&growth, pool, bytes, per_thread(stream));
     return result ? result
                   : finish(&growth, REAL(cuMemAllocFromPoolAsync_ptsz)(address, bytes, pool, stream), address, stream);
 }

@@ -151,7 +151,6 @@ def test_a_linker_against_the_usual_driver(runai: Runai, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="the hook has to take noexec from what it mounts")
 def test_a_state_directory_without_exec(folder: Path) -> None:
     """Debian and Ubuntu mount /run noexec. What lies there has to be a library in the container all the same."""
     top = folder / "noexec"

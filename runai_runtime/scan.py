@@ -18,6 +18,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, fitted_folder
 from runai_runtime.host import Host
 from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
+from runai_runtime.request import GRANULE
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
 # links to it (its SONAME, and for linkers STEM.so) beside it.

@@ -200,7 +200,7 @@ def test_hooks_end_some_time(runai: Runai) -> None:
 
 
 def test_our_library_on_the_host_with_sys_admin(runai: Runai) -> None:
-    library = Path(runai.config["libvgpu"]) / "libcuda.so.1"
+    library = Path(json.loads((runai.state / "host.json").read_text())["ours"]["libcuda.so.1"])
     before = library.stat()
     target = f"/usr/lib/{images.MULTIARCH}/libcuda.so.1"
     script = f"mount -o remount,rw,bind {target}; touch {target}; umount {target}; mount -o remount,rw {target}; true"

@@ -104,8 +104,11 @@ def test_capabilities(host: Host, inventory: Inventory) -> None:
 
 
 def test_the_folders_of_ld_library_path(host: Host, inventory: Inventory) -> None:
+    assert search_folders({}, "/") == search_folders({"LD_LIBRARY_PATH": ""}, "/") == []
+    assert search_folders({"LD_LIBRARY_PATH": "x:/a:"}, "/work") == ["/work/x", "/a", "/work/"]
+    assert "/x/lib64" in search_folders({"LD_LIBRARY_PATH": "/x/$LIB"}, "/")
     plan = lines(host, inventory, {"LD_LIBRARY_PATH": "/a:relative::/b;/c:$ORIGIN/x:/d\t"})
-    assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/b", "/c"]
+    assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/relative", "/", "/b", "/c"]
 
 
 def test_a_path_with_a_line_break_is_refused(host: Host, inventory: Inventory) -> None:

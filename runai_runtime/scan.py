@@ -55,6 +55,8 @@ PROGRAM_FOLDERS = (
 
 # NVML's figure for a process leaves this out for each context (measured on an H100, driver 580).
 CONTEXT_HIDDEN = 8 << 20
+# And what a process takes besides its context, by the device's figure: 0.8 MiB there.
+PROCESS_HIDDEN = 1 << 20
 
 NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration"
 
@@ -266,7 +268,7 @@ def measure_context(library: ctypes.CDLL, device: int, handle: Any) -> int:
     if not figure:
         return 0
     known = int(figure) + CONTEXT_HIDDEN
-    size = max(known, taken) if taken - known <= CONTEXT_HIDDEN else known
+    size = PROCESS_HIDDEN + (max(known, taken) if taken - known <= CONTEXT_HIDDEN else known)
     return (int(size) + GRANULE - 1) // GRANULE * GRANULE
 
 

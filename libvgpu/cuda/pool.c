@@ -215,8 +215,10 @@ static enum effort wait_for(CUstream stream)
     if (REAL(cuStreamIsCapturing)(stream, &capturing) != CUDA_SUCCESS || capturing != CU_STREAM_CAPTURE_STATUS_NONE)
         return IDLE;
     for (int i = 0; i < WAITS; i++) {
-        if (REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY)
+        if (REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY) {
+            REAL(cuStreamSynchronize)(stream); /* takes no time now, and is when pools notice what was freed */
             return IDLE;
+        }
         usleep(WAIT_US);
     }
     return BUSY;

@@ -18,7 +18,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.grant import by_minor, by_wish
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
-from runai_runtime.plan import OURS, make_plan
+from runai_runtime.plan import OURS, make_plan, search_folders
 
 VERSION = "580.159.04"
 

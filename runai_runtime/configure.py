@@ -15,11 +15,14 @@ from runai_runtime.verify import refuse_faults
 PACKAGE = Path(__file__).resolve().parent
 NATIVE = PACKAGE / "native"
 
-# -I: no environment variable and no folder of the user's has a say; -S: no site-packages, whose start-up files cost
-# more than all the rest. The package's folder comes last, so that nothing beside it hides a standard module.
+# The first line starts runai-launch, which hands what needs no look to the low-level runtime at once, and the rest to
+# Python with this same file. Python's options there: -I: no environment variable and no folder of the user's has a
+# say; -S: no site-packages, whose start-up files cost more than all the rest. The package's folder comes last, so that
+# nothing beside it hides a standard module.
 PROGRAM = """\
-#!/usr/bin/python3 -IS
+#!{interpreter}
 # Written by runai-ctl configure. docker starts this as an OCI runtime.
+# runtime={runtime}
 import sys
 
 sys.path.append({folder!r})
@@ -50,8 +53,26 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
-    text = PROGRAM.format(folder=str(PACKAGE.parent), configuration=str(config_path), runtime=values["runtime"])
-    write(program_path, text, 0o755)
+    write(program_path, program(values, str(config_path)), 0o755)
+
+
+def program(values: dict[str, Any], configuration: str) -> str:
+    """The text of the registered program."""
+    return PROGRAM.format(
+        interpreter=interpreter(values["hook"]),
+        folder=str(PACKAGE.parent),
+        configuration=configuration,
+        runtime=values["runtime"],
+    )
+
+
+def interpreter(hook: str) -> str:
+    """What follows #!: runai-launch beside the hook; Python itself where its path can't stand there (the kernel takes
+    no blanks, and 255 characters at most).
+    """
+    launcher = Path(hook).with_name("runai-launch")
+    fits = launcher.is_file() and len(str(launcher)) < 250 and not set(str(launcher)) & set(" \t\n")
+    return str(launcher) if fits else "/usr/bin/python3 -IS"
 
 
 LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")

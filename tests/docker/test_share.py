@@ -99,8 +99,8 @@ def test_out_of_memory_at_the_share_and_not_a_byte_later(
     assert result[1] == "CUDA_ERROR_OUT_OF_MEMORY"
     given = simhost.used() - before
     assert 0.97 * 3 * GIB <= given <= 3 * GIB
-    # A pool grows in steps of 32 MiB and leaves one free. Everything else ends within one block of 2 MiB, and one more is
-    # reserved for what a real process takes besides its context.
+    # A pool grows in steps of 32 MiB and leaves one free. Everything else ends within one block of 2 MiB, and one more
+    # is reserved for what a real process takes besides its context.
     assert given > 3 * GIB - (68 if call == "fillasync" else 4) * MIB
     container.runai.engine.docker("kill", container.id)
 

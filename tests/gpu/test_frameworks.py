@@ -70,8 +70,8 @@ def test_pytorch(gpu_host: GpuHost, allocator: str) -> None:
     assert values["error"] == "OutOfMemoryError"
     assert values["learned"]
     assert values["again_mib"] >= values["got_mib"] - 300
-    # A pool leaves one of its steps free, and what is free in pieces is of no use to a larger request.
-    assert values["given_mib"] >= (0.95 if "Async" in allocator else 0.97) * 3072
+    # The rest is the context, modules, workspaces and the network. (The device's peak may fall between two looks.)
+    assert values["got_mib"] >= 2000
     assert values["backend"] == ("cudaMallocAsync" if "Async" in allocator else "native")
 
 
@@ -90,7 +90,7 @@ def test_jax_without_preallocation(gpu_host: GpuHost) -> None:
 def test_cupy(gpu_host: GpuHost) -> None:
     values = run(gpu_host, "cupy_share")
     assert (values["total"], values["computed"], values["error"]) == (SHARE, 2000, "OutOfMemoryError")
-    assert values["given_mib"] >= 0.97 * 3072
+    assert values["got_mib"] >= 2400
 
 
 def test_numba(gpu_host: GpuHost) -> None:

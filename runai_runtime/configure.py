@@ -10,6 +10,7 @@ from typing import Any
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import check, read_host
 from runai_runtime.inventory import forget_cache, scan_in_child
+from runai_runtime.plan import OURS
 from runai_runtime.verify import refuse_faults
 
 PACKAGE = Path(__file__).resolve().parent
@@ -45,7 +46,7 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     fault = check(values)
     if fault:
         raise RefusalError(f"the configuration can't be used: {fault}")
-    for path in (values["runtime"], values["hook"], *(f"{values['libvgpu']}/{name}" for name in LIBRARIES)):
+    for path in (values["runtime"], values["hook"], *(f"{values['libvgpu']}/{name}" for name in OURS)):
         if not os.path.isfile(path):
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
@@ -73,9 +74,6 @@ def interpreter(hook: str) -> str:
     launcher = Path(hook).with_name("runai-launch")
     fits = launcher.is_file() and len(str(launcher)) < 250 and not set(str(launcher)) & set(" \t\n")
     return str(launcher) if fits else "/usr/bin/python3 -IS"
-
-
-LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 
 def write(path: Path, text: str, mode: int) -> None:

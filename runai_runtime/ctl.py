@@ -38,11 +38,24 @@ STRICT = typer.Option(False, "--strict", help="An unknown function that looks li
 FORMAT = typer.Option(Format.TABLE, "--format", help="How to print it.")
 
 
+def read_values(config: Path) -> dict[str, Any]:
+    """What a configuration file says already. Raises RefusalError for a damaged one: it is a person's to mend."""
+    if not config.exists():
+        return {}
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RefusalError(f"{config} can't be read ({error}); mend it, or move it away") from error
+    if not isinstance(values, dict):
+        raise RefusalError(f"{config} is no JSON object; mend it, or move it away")
+    return values
+
+
 @app.command()
 def configure(runtime: str = RUNTIME, config: Path = CONFIG_TO_WRITE, program: Path = PROGRAM) -> None:
     """Write the configuration and the program that daemon.json registers; what the file says already is kept."""
-    values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     try:
+        values = read_values(config)
         set_up(values | ({"runtime": runtime} if runtime else {}), config.absolute(), program.absolute())
     except RefusalError as refusal:
         fail(refusal)

@@ -18,6 +18,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, fitted_folder
 from runai_runtime.host import Host
 from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
+from runai_runtime.plan import OURS
 from runai_runtime.request import GRANULE
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
@@ -100,12 +101,11 @@ def scan(host: Host) -> dict[str, Any]:
     cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
-    before = circumstances()
     driver, gpus = ask_nvml(nvml)
     contexts = measure_contexts(cuda)
     return {
         "version": VERSION,
-        "circumstances": before | {"module": circumstances()["module"]},
+        "circumstances": circumstances(),
         "for": host.driver,
         "libvgpu": host.libvgpu,
         "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values())},
@@ -136,7 +136,7 @@ def known_to_loader() -> list[str]:
 
 def bounded_libraries(folders: list[str]) -> dict[str, str]:
     """The driver's libraries for which libvgpu stands in, by SONAME; "" for one that isn't there."""
-    return {soname: find(folders, soname) for soname in ("libcuda.so.1", "libnvidia-ml.so.1")}
+    return {soname: find(folders, soname) for soname in OURS}
 
 
 def find(folders: list[str], name: str) -> str:

@@ -105,7 +105,7 @@ def test_capabilities(host: Host, inventory: Inventory) -> None:
 
 def test_the_folders_of_ld_library_path(host: Host, inventory: Inventory) -> None:
     assert search_folders({}, "/") == search_folders({"LD_LIBRARY_PATH": ""}, "/") == []
-    assert search_folders({"LD_LIBRARY_PATH": "x:/a:"}, "/work") == ["/work/x", "/a", "/work/"]
+    assert search_folders({"LD_LIBRARY_PATH": "x:/a:"}, "/srv") == ["/srv/x", "/a", "/srv/"]
     assert "/x/lib64" in search_folders({"LD_LIBRARY_PATH": "/x/$LIB"}, "/")
     plan = lines(host, inventory, {"LD_LIBRARY_PATH": "/a:relative::/b;/c:$ORIGIN/x:/d\t"})
     assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/relative", "/", "/b", "/c"]

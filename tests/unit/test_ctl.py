@@ -13,14 +13,8 @@ import pytest
 def test_a_damaged_configuration_is_left_alone(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.json"
     config.write_bytes(text.encode("latin-1"))
-    command = [
-        Path(sys.executable).with_name("runai-ctl"),
-        "configure",
-        "--config",
-        config,
-        "--program",
-        tmp_path / "p",
-    ]
+    program = str(Path(sys.executable).with_name("runai-ctl"))
+    command = [program, "configure", f"--config={config}", f"--program={tmp_path}/program"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"runai-ctl: {config} ")

@@ -27,7 +27,17 @@ static const struct stage *find_stage(const char *name) {
     return NULL;
 }
 
+/* The shim puts this hook in where NVIDIA's runtime edits the container before it is prepared; the second stage, which
+ * prepares it, takes it out again. Here it never came to that. */
+static void guard(const char *folder) {
+    fail("the container's share can't be kept, NVIDIA's runtime didn't start the low-level runtime through %s; in its "
+         "config.toml name the runtimes without their folders, as in runtimes = [\"runc\"], and run \"runai-ctl "
+         "configure\" again", folder);
+}
+
 int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "guard") == 0)
+        guard(argv[2]);
     const struct stage *stage = argc == 3 ? find_stage(argv[1]) : NULL;
     if (!stage || argv[2][0] != '/')
         fail("the hook was started in a way it doesn't know, it takes a stage and a state directory; run "

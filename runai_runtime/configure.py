@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,13 @@ import sys
 sys.path.append({folder!r})
 from runai_runtime.shim import main
 
-main({configuration!r}, {runtime!r})
+main({configuration!r}, {runtime!r}{more})
 """
+
+# The low-level runtimes that NVIDIA's runtime looks for, and where (nvidia-container-toolkit 1.18, api/config/v1 and
+# pkg/lookup/path.go).
+BEHIND_NVIDIA = ("runc", "crun", "docker-runc")
+PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 def defaults() -> dict[str, Any]:
@@ -54,16 +61,60 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
-    write(program_path, program(values, str(config_path)), 0o755)
+    folder = second_stage(values, config_path, program_path)
+    write(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
 
 
-def program(values: dict[str, Any], configuration: str) -> str:
-    """The text of the registered program."""
+def second_stage(values: dict[str, Any], config_path: Path, program_path: Path) -> str:
+    """Write the programs between NVIDIA's runtime and the low-level runtimes: their folder, "" where `runtime` isn't
+    NVIDIA's and none are needed.
+    """
+    folder = program_path.with_name(f"{program_path.name}.d")
+    if ":" in str(folder):
+        raise RefusalError(f"{folder} can't stand in a search path: it has a colon; take another place for the program")
+    is_nvidia = "nvidia-container-runtime" in os.path.basename(values["runtime"])
+    runtimes = runtimes_behind(values) if is_nvidia else {}
+    for name, runtime in runtimes.items():
+        write(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)
+    forget_others(folder, runtimes)
+    return str(folder) if is_nvidia else ""
+
+
+def runtimes_behind(values: dict[str, Any]) -> dict[str, str]:
+    """The low-level runtimes that NVIDIA's runtime may start, by the names by which it looks for them."""
+    search = ":".join(PROGRAM_FOLDERS)
+    found = {name: shutil.which(name, path=search) for name in BEHIND_NVIDIA}
+    there = {name: path for name, path in found.items() if path}
+    there |= {os.path.basename(path): path for path in values.get("behind_nvidia", [])}
+    for path in there.values():
+        if not os.access(path, os.X_OK):
+            raise RefusalError(f'{path} can\'t be started; install it, or mend "behind_nvidia" in the configuration')
+    if not there:
+        raise RefusalError(
+            f"{values['runtime']} needs a low-level runtime behind it, and this host has none of "
+            f'{", ".join(BEHIND_NVIDIA)}; install one, or name it as "behind_nvidia" in the configuration',
+        )
+    return there
+
+
+def forget_others(folder: Path, names: Collection[str]) -> None:
+    """Remove what an earlier configuration had in the second stage's folder."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name not in names:
+                path.unlink()
+        if not names:
+            folder.rmdir()
+
+
+def program(values: dict[str, Any], configuration: Path, runtime: str, *, enter: str = "", leave: str = "") -> str:
+    """The text of the registered program, or of one in the second stage's folder (shim.main)."""
     return PROGRAM.format(
         interpreter=interpreter(values["hook"]),
         folder=str(PACKAGE.parent),
-        configuration=configuration,
-        runtime=values["runtime"],
+        configuration=str(configuration),
+        runtime=runtime,
+        more=(f", enter={enter!r}" if enter else "") + (f", leave={leave!r}" if leave else ""),
     )
 
 

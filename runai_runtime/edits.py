@@ -9,7 +9,7 @@ import os
 import stat
 
 from runai_runtime.errors import RefusalError
-from runai_runtime.spec import entries
+from runai_runtime.spec import entries, section
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
@@ -33,15 +33,47 @@ class AddHook:
 
     def __init__(self, stage: str, program: str, grant: str) -> None:
         self.stage = stage
-        self.hook = {
-            "path": program,
-            "args": ["runai-hook", stage, grant],
-            "env": HOOK_ENVIRONMENT,
-            "timeout": HOOK_SECONDS,
-        }
+        self.hook = hook(program, stage, grant)
+
+    def apply(self, spec: Spec) -> None:
+        hooks = child(spec, "hooks")
+        if isinstance(hooks.get(self.stage), list):
+            # NVIDIA's runtime may have put its own behind ours, if the bundle is used a second time.
+            hooks[self.stage] = [other for other in hooks[self.stage] if other != self.hook]
+        add(hooks, self.stage, self.hook)
+
+
+GUARD = "guard"
+
+
+class AddGuard:
+    """A hook that stops the container, until RemoveGuards takes it away."""
+
+    def __init__(self, stage: str, program: str, folder: str) -> None:
+        self.stage = stage
+        self.hook = hook(program, GUARD, folder)
 
     def apply(self, spec: Spec) -> None:
         add(child(spec, "hooks"), self.stage, self.hook)
+
+
+class RemoveGuards:
+    """What AddGuard put in, at all stages."""
+
+    def apply(self, spec: Spec) -> None:
+        hooks = section(spec, "hooks")
+        for stage, those in hooks.items():
+            if isinstance(those, list):
+                hooks[stage] = [one for one in those if not is_guard(one)]
+
+
+def is_guard(entry: object) -> bool:
+    args = entry.get("args") if isinstance(entry, dict) else None
+    return isinstance(args, list) and args[:2] == ["runai-hook", GUARD]
+
+
+def hook(program: str, word: str, path: str) -> dict[str, Any]:
+    return {"path": program, "args": ["runai-hook", word, path], "env": HOOK_ENVIRONMENT, "timeout": HOOK_SECONDS}
 
 
 class AddDevice:

@@ -46,14 +46,23 @@ def check(values: object) -> str:
             return f'its "{key}" is not an absolute path'
     if not isinstance(values.get("allow_sys_admin", False), bool):
         return 'its "allow_sys_admin" is neither true nor false'
-    driver = values.get("driver", {})
+    behind = values.get("behind_nvidia", [])
+    if not are_texts(behind) or not all(map(os.path.isabs, behind)):
+        return 'its "behind_nvidia" is not a list of absolute paths'
+    return check_driver(values.get("driver", {}))
+
+
+def check_driver(driver: object) -> str:
     if not isinstance(driver, dict) or not isinstance(driver.get("devices", "/dev"), str):
         return 'its "driver" is not as documented'
     for key in ("libraries", "programs"):
-        folders = driver.get(key, [])
-        if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        if not are_texts(driver.get(key, [])):
             return f'its "driver"."{key}" is not a list of folders'
     return ""
+
+
+def are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def read_host(path: str) -> Host:

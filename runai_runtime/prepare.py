@@ -11,11 +11,13 @@ import os
 from runai_runtime import grant as grants
 from runai_runtime import spec as specs
 from runai_runtime.commandline import CommandLine
+from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
-from runai_runtime.plan import make_plan
+from runai_runtime.plan import make_plan, need
 from runai_runtime.request import MEMORY, Request, read_request
+from runai_runtime.toolkit import VISIBLE, visible_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,34 +26,52 @@ if TYPE_CHECKING:
 LARGEST_CONFIG = 64 << 20
 
 
-def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> None:
-    """Edit the config.json at PATH, which reads TEXT, if the container asks for a share."""
+def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runtime: str) -> None:
+    """Edit the config.json at PATH, which reads TEXT, if the container asks for a share. RUNTIME is what runs it then:
+    nothing edits the container any more.
+    """
     spec = parse(path, text)
-    if specs.odd_key(spec):
-        raise RefusalError(f"{path} has the key {quoted(specs.odd_key(spec))}, which runtimes read in different ways")
     environment = specs.environment_of(spec)
-    request = read_request(specs.annotations_of(spec), environment)
+    request = request_of(line, spec, environment)
     if request is None:
         return
-    if line.command == "restore":
-        raise RefusalError("a container with a share of a GPU can't be restored; start it anew")
     refuse_shared_root(spec)
     host = read_host(configuration)
     refuse_unbounded(spec, host)
     inventory = read_inventory(host)
-    gpus = choose(spec, request, inventory, environment, host)
+    gpus = choose(spec, request, inventory, environment)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
     plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment, specs.cwd(spec))
-    for edit in plan.edits:
+    for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
-    root = line.root or grants.default_root(host.runtime)
+    root = line.root or grants.default_root(runtime)
     grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text())
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:
         grants.remove_grant(folder)
         raise
+
+
+def guard(line: CommandLine, configuration: str, path: str, text: bytes, folder: str) -> None:
+    """See to it that a container that asks for a share can't run before prepare() has seen it: NVIDIA's runtime edits
+    it first, and then starts the program in FOLDER (docs/architecture.md, "The second stage").
+    """
+    spec = parse(path, text)
+    if request_of(line, spec, specs.environment_of(spec)) is None:
+        return
+    host = read_host(configuration)
+    for stage in ("prestart", "createContainer"):
+        AddGuard(stage, need(host.hook), folder).apply(spec)
+    replace(path, json.dumps(spec).encode())
+
+
+def request_of(line: CommandLine, spec: Spec, environment: dict[str, str]) -> Request | None:
+    request = read_request(specs.annotations_of(spec), environment)
+    if request is not None and line.command == "restore":
+        raise RefusalError("a container with a share of a GPU can't be restored; start it anew")
+    return request
 
 
 def parse(path: str, text: bytes) -> Spec:
@@ -63,6 +83,8 @@ def parse(path: str, text: bytes) -> Spec:
         raise RefusalError(f"{path} is damaged ({error}); see who made the bundle") from error
     if not isinstance(spec, dict):
         raise RefusalError(f"{path} is damaged (it is not a JSON object); see who made the bundle")
+    if specs.odd_key(spec):
+        raise RefusalError(f"{path} has the key {quoted(specs.odd_key(spec))}, which runtimes read in different ways")
     return spec
 
 
@@ -90,16 +112,16 @@ def refuse_unbounded(spec: Spec, host: Host) -> None:
         )
 
 
-def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str], host: Host) -> list[Gpu]:
-    """The GPUs that the spec grants; else those that the container wishes for; else the first."""
+def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str]) -> list[Gpu]:
+    """The GPUs that the spec grants, by device nodes and by NVIDIA's hook; where there are none, those that the
+    container wishes for; else the first.
+    """
     minors = specs.device_minors(spec)
-    if minors:
-        return grants.by_minor(inventory, minors)
-    visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
-    by_toolkit = specs.has_nvidia_hook(spec) or "nvidia-container-runtime" in os.path.basename(host.runtime)
-    if by_toolkit and visible not in ("", "none", "void"):
-        return grants.by_wish(inventory, visible if visible == "all" else f"device={visible}", "NVIDIA_VISIBLE_DEVICES")
-    return grants.by_wish(inventory, request.gpus)
+    granted = grants.by_minor(inventory, minors) if minors else []
+    visible = visible_devices(spec, environment) if specs.has_nvidia_hook(spec) else ""
+    if visible:
+        granted += grants.by_wish(inventory, visible, VISIBLE)
+    return list(dict.fromkeys(granted)) or grants.by_wish(inventory, request.gpus)
 
 
 def replace(path: str, text: bytes) -> None:

@@ -12,22 +12,26 @@ from runai_runtime.commandline import INSPECTED, CommandLine
 from runai_runtime.errors import RefusalError
 
 
-def main(configuration: str, runtime: str) -> None:
-    """Be RUNTIME, the low-level runtime, for a container edited as CONFIGURATION says. Does not return."""
+def main(configuration: str, runtime: str, *, enter: str = "", leave: str = "") -> None:
+    """Be RUNTIME, the low-level runtime, for a container edited as CONFIGURATION says. Does not return.
+
+    ENTER: where RUNTIME is NVIDIA's, the folder in which it is to find our second stage under the names of low-level
+    runtimes (configure.py). LEAVE: that same folder, for a program in it.
+    """
     log = ""
     try:
         line = CommandLine(sys.argv[1:])
         log = line.log
         if line.command in INSPECTED:
-            inspect(line, configuration)
-        become(runtime, sys.argv[1:])
+            inspect(line, configuration, runtime, enter)
+        become(runtime, sys.argv[1:], search_path(enter, leave))
     except RefusalError as refusal:
         fail(str(refusal), log)
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         fail(f"an error that nobody expected ({type(error).__name__}: {error}); please report it", log)
 
 
-def inspect(line: CommandLine, configuration: str) -> None:
+def inspect(line: CommandLine, configuration: str, runtime: str, enter: str) -> None:
     """Give the container its share if it asks for one; refuse what can't be done with a share."""
     if line.command == "checkpoint":
         from runai_runtime.prepare import refuse_checkpoint
@@ -39,9 +43,12 @@ def inspect(line: CommandLine, configuration: str) -> None:
     # Almost every container asks for nothing: no need to parse what doesn't even hold the name. (JSON can also write
     # a letter as \u00xx.)
     if text is not None and (b"RUNAI_" in text or b"\\u00" in text):
-        from runai_runtime.prepare import prepare
+        from runai_runtime.prepare import guard, prepare
 
-        prepare(line, configuration, path, text)
+        if enter:
+            guard(line, configuration, path, text, enter)
+        else:
+            prepare(line, configuration, path, text, runtime)
 
 
 def read_regular(path: str) -> bytes | None:
@@ -55,9 +62,19 @@ def read_regular(path: str) -> bytes | None:
         return file.read() if is_regular else None
 
 
-def become(runtime: str, arguments: list[str]) -> None:
+def search_path(enter: str, leave: str) -> dict[bytes, bytes]:
+    """The environment, in which programs are looked for in the folder ENTER first, and in LEAVE no more."""
+    if not enter and not leave:
+        return posix.environ
+    first, never = (folder.encode(errors="surrogateescape") for folder in (enter, leave))
+    # An empty entry would be the working directory, which is the bundle.
+    rest = [folder for folder in posix.environ.get(b"PATH", b"").split(b":") if folder not in (b"", first, never)]
+    return posix.environ | {b"PATH": b":".join([first, *rest] if first else rest)}
+
+
+def become(runtime: str, arguments: list[str], environment: dict[bytes, bytes]) -> None:
     try:
-        posix.execv(runtime, [runtime, *arguments])
+        posix.execve(runtime, [runtime, *arguments], environment)
     except OSError as error:
         from runai_runtime.errors import reason
 

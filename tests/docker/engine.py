@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.docker.place import CGROUPS, STOP_SECONDS, EngineError, Place
 
@@ -47,6 +48,8 @@ class Engine:
     crun: the engine is set up so that crun can run, which needs one cgroup version (crun is then registered too).
     live_restore: containers outlive dockerd.
     binaries: a folder with another engine than the system's (unpacked packages, or just the programs).
+    search: a folder in which the daemons look for other programs first.
+    settings: more of daemon.json.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Engine:
         crun: bool = False,
         live_restore: bool = False,
         binaries: Path | None = None,
+        search: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.runtimes = dict(runtimes or {})
         if crun:
@@ -66,6 +71,8 @@ class Engine:
         self._one_cgroup_version = crun and (CGROUPS / "unified").is_dir()
         self._folders = [] if binaries is None else [binaries / "usr/sbin", binaries / "usr/bin", binaries]
         self._folders += [Path(folder) for folder in SYSTEM_PATH.split(":")]
+        self._search = search
+        self._settings = dict(settings or {})
         self._place: Place | None = None
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -187,7 +194,7 @@ class Engine:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     def _search_path(self) -> str:
-        return ":".join(map(str, self._folders))
+        return ":".join(map(str, [self._search, *self._folders] if self._search else self._folders))
 
     def _configure(self) -> None:
         place = self.place
@@ -209,6 +216,7 @@ class Engine:
             "ip-forward": False,
             "ip-masq": False,
             "shutdown-timeout": 1,
+            **self._settings,
         }
         (place.data / "daemon.json").write_text(json.dumps(configuration, indent=4))
 

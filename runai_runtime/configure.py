@@ -66,13 +66,14 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
 
 
 def second_stage(values: dict[str, Any], config_path: Path, program_path: Path) -> str:
-    """Write the programs between NVIDIA's runtime and the low-level runtimes: their folder, "" where `runtime` isn't
-    NVIDIA's and none are needed.
+    """Write the programs between NVIDIA's runtime and the low-level runtimes: their folder, "" where none are needed:
+    `runtime` is not NVIDIA's, and "behind_nvidia" doesn't say that it is one of that kind.
     """
     folder = program_path.with_name(f"{program_path.name}.d")
     if ":" in str(folder):
         raise RefusalError(f"{folder} can't stand in a search path: it has a colon; take another place for the program")
-    is_nvidia = "nvidia-container-runtime" in os.path.basename(values["runtime"])
+    names = (os.path.basename(path) for path in (values["runtime"], os.path.realpath(values["runtime"])))
+    is_nvidia = "behind_nvidia" in values or any("nvidia-container-runtime" in name for name in names)
     runtimes = runtimes_behind(values) if is_nvidia else {}
     for name, runtime in runtimes.items():
         write(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)

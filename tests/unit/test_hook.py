@@ -1082,6 +1082,12 @@ def test_poststop_leaves_files_of_others(debian: Container) -> None:
     assert [path.name for path in debian.state.iterdir()] == ["something"]
 
 
+def test_guard_stops_every_container(debian: Container) -> None:
+    """Nothing of the container is needed for it: the second stage, which makes that, never came."""
+    shutil.rmtree(debian.state)
+    check_refused(debian.stage("guard"), str(debian.state), "config.toml", "runai-ctl configure")
+
+
 # ---- with a real runtime ----------------------------------------------------------------------------------------
 
 

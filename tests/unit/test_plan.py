@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runai_runtime import spec as specs
-from runai_runtime.edits import AddDevice, AddHook
+from runai_runtime.edits import AddDevice, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
 from runai_runtime.grant import by_minor, by_wish
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 from runai_runtime.plan import OURS, make_plan, search_folders
+from runai_runtime.toolkit import visible_devices
 
 VERSION = "580.159.04"
 
@@ -175,6 +176,8 @@ def test_any_spec_can_be_read(spec: dict[str, Any]) -> None:
     specs.annotations_of(spec)
     specs.device_minors(spec)
     specs.has_nvidia_hook(spec)
+    visible_devices(spec, {})
+    RemoveGuards().apply(spec)
 
 
 def test_what_a_spec_grants() -> None:

@@ -16,6 +16,8 @@ from runai_runtime.inventory import File, Gpu, Inventory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runai_runtime.edits import Edit
 
 STAGES = ("prestart", "createContainer", "poststop")
@@ -55,14 +57,17 @@ def make_plan(
     rootfs: str,
     environment: dict[str, str],
     cwd: str = "/",
+    search: Iterable[str] = (),
 ) -> Plan:
-    """The plan for a container with GPUS, whose grant lies in the folder GRANT."""
+    """The plan for a container with GPUS, whose grant lies in the folder GRANT. SEARCH: more folders of the container
+    that may have libraries of the driver.
+    """
     plan = Plan()
     plan.line("rootfs", rootfs)
     add_libraries(plan, inventory, wanted_capabilities(environment))
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
-    for folder in search_folders(environment, cwd):
+    for folder in dict.fromkeys([*search_folders(environment, cwd), *search]):
         plan.line("search", folder)
     need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]

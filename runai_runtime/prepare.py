@@ -15,7 +15,7 @@ from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
-from runai_runtime.plan import make_plan, need
+from runai_runtime.plan import OURS, make_plan, need
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
 
@@ -42,7 +42,8 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     gpus = choose(spec, request, inventory, environment)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment, specs.cwd(spec))
+    rootfs, mounted = specs.rootfs(spec, line.bundle), specs.mounted_beside(spec, OURS.values())
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, specs.cwd(spec), mounted)
     for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
     root = line.root or grants.default_root(runtime)

@@ -10,6 +10,7 @@ from runai_runtime.errors import RefusalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
+    from collections.abc import Iterable
     from typing import Any
 
     Spec = dict[str, Any]
@@ -54,6 +55,13 @@ def device_minors(spec: Spec) -> list[int]:
     paths += [mount.get("destination") for mount in entries(spec, "mounts")]
     numbers = [path[len(DEVICE) :] for path in paths if isinstance(path, str) and path.startswith(DEVICE)]
     return sorted({int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 6})
+
+
+def mounted_beside(spec: Spec, beginnings: Iterable[str]) -> list[str]:
+    """The folders into which the spec mounts files whose names begin with one of BEGINNINGS."""
+    targets = [mount.get("destination") for mount in entries(spec, "mounts")]
+    split = [os.path.split(target) for target in targets if isinstance(target, str)]
+    return list(dict.fromkeys(folder for folder, name in split if name.startswith(tuple(beginnings))))
 
 
 def has_nvidia_hook(spec: Spec) -> bool:

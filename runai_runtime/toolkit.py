@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
-# Mounts of /dev/null below it name GPUs as well, where NVIDIA's configuration lets them.
+# Mounts of /dev/null below it name GPUs instead, where NVIDIA's configuration lets them. Where it doesn't, and the hook
+# shows others than we count, those others give no memory.
 DEVICES_AS_MOUNTS = "/var/run/nvidia-container-devices/"
 
 
@@ -43,6 +44,6 @@ def mounted(spec: Spec) -> list[str]:
 
 def listed(environment: dict[str, str]) -> list[str]:
     value = environment.get(VISIBLE)
-    if value is None and environment.get("CUDA_VERSION") and "NVIDIA_REQUIRE_CUDA" not in environment:
+    if value is None and environment.get("CUDA_VERSION") and not environment.get("NVIDIA_REQUIRE_CUDA"):
         value = "all"  # an image of the time before these variables
     return [word.strip() for word in (value or "").split(",") if word.strip()]

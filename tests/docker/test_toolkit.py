@@ -194,13 +194,17 @@ def test_with_it_the_share_holds(host: Host, runtime: str) -> None:
         ("1", SHARES[1:]),
         ("0, 1", SHARES),
         ("void", SHARES[:1]),
-        ("none", SHARES[:1]),
         (None, SHARES[:1]),
     ],
 )
 def test_which_gpus(host: Host, runtime: str, visible: str | None, expected: list[str]) -> None:
     options = [] if visible is None else [f"{VISIBLE}{visible}"]
     assert shown(host.runai(runtime), *options) == expected
+
+
+def test_none_of_the_gpus(host: Host) -> None:
+    """NVIDIA's hook puts the driver in and no GPU (its runtime in CDI mode refuses the word itself)."""
+    assert shown(host.runai("legacy"), f"{VISIBLE}none") == SHARES[:1]
 
 
 def test_crun_behind_it(host: Host) -> None:
@@ -272,17 +276,31 @@ def test_with_a_share_the_records_differ(host: Host) -> None:
 # A bundle that has the driver in its mounts, as CDI puts it there
 
 
+def run_bundle(host: Host, folder: Path, toolkit: Toolkit, *command: str, hooks: bool = True) -> list[str]:
+    """What COMMAND says in a bundle with the second GPU, and with the toolkit's hooks or without."""
+    subprocess.run(["/usr/sbin/runc", "spec"], cwd=folder, check=True)
+    config = folder / "config.json"
+    spec = json.loads(config.read_text())
+    spec["process"] |= {"terminal": False, "args": command, "env": ["PATH=/usr/bin", "RUNAI_GPU_MEMORY=3g"]}
+    spec["root"] = {"path": "rootfs", "readonly": False}
+    cdi.apply(toolkit.specification, ["1"], spec)
+    if not hooks:
+        del spec["hooks"]
+    config.write_text(json.dumps(spec))
+    (folder / "rootfs").mkdir()
+    subprocess.run(["/bin/tar", "xf", images.archive(images.BUSYBOX)], cwd=folder / "rootfs", check=True)
+    started = [str(host.runtimes["runai"]), "--root", f"{folder}/root", "run", "-b", str(folder), "by-hand"]
+    done = subprocess.run(started, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("far", [False, True])
 def test_a_bundle_with_the_driver_in_its_mounts(host: Host, tmp_path: Path, far: bool) -> None:
-    subprocess.run(["/usr/sbin/runc", "spec"], cwd=tmp_path, check=True)
-    config = tmp_path / "config.json"
-    spec = json.loads(config.read_text())
-    spec["process"] |= {"terminal": False, "args": list(QUERY), "env": ["PATH=/usr/bin", "RUNAI_GPU_MEMORY=3g"]}
-    spec["root"] = {"path": "rootfs", "readonly": False}
-    cdi.apply((host.far if far else host.near).specification, ["1"], spec)
-    config.write_text(json.dumps(spec))
-    (tmp_path / "rootfs").mkdir()
-    subprocess.run(["/bin/tar", "xf", images.archive(images.BUSYBOX)], cwd=tmp_path / "rootfs", check=True)
-    command = [str(host.runtimes["runai"]), "--root", str(tmp_path / "root"), "run", "-b", str(tmp_path), "by-hand"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout.splitlines(), done.stderr) == (SHARES[1:], "")
+    assert run_bundle(host, tmp_path, host.far if far else host.near, *QUERY) == SHARES[1:]
+
+
+def test_a_driver_where_no_loader_looks(host: Host, tmp_path: Path) -> None:
+    """Its hooks are disabled, so that not even the cache leads there; a program may know the path."""
+    libraries = f"{ELSEWHERE}/libcuda.so.{cdi.VERSION} {HOME}/libcuda.so.1"
+    assert run_bundle(host, tmp_path, host.far, "cmp", *libraries.split(), hooks=False) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import runai_runtime
+from tests.docker import newer
 
 TOP = Path(__file__).parents[2]
 
@@ -51,6 +52,10 @@ def test_packages_are_pinned() -> None:
     group = (TOP / "pyproject.toml").read_text().partition("[dependency-groups]")[2].partition("[tool")[0]
     loose = [line for line in re.findall(r'^ +"(.+)",$', group, flags=re.MULTILINE) if "==" not in line]
     assert not loose
+
+
+def test_the_newer_engine_is_where_the_tests_look() -> None:
+    assert f"\nnewer={newer.UNPACKED}\n" in (TOP / "dev").read_text()
 
 
 def test_a_skip_is_a_failure(pytester: pytest.Pytester) -> None:

@@ -188,6 +188,7 @@ def test_what_a_spec_grants() -> None:
         "process": {"env": ["A=1", "A=2", "B", 3]},
     }
     assert specs.device_minors(spec) == [1, 3]
+    assert specs.mounted_beside(spec, ["nvidia1"]) == ["/dev"]
     assert specs.has_nvidia_hook(spec)
     assert specs.environment_of(spec) == {"A": "2"}
 

@@ -179,6 +179,7 @@ def test_the_first_stage_refuses_what_can_not_be(bundle: Path) -> None:
         ({"NVIDIA_VISIBLE_DEVICES": " 1, GPU-x,,"}, "device=1,GPU-x"),
         ({"CUDA_VERSION": "8.0"}, "all"),
         ({"CUDA_VERSION": "8.0", "NVIDIA_VISIBLE_DEVICES": "0"}, "device=0"),
+        ({"CUDA_VERSION": "8.0", "NVIDIA_REQUIRE_CUDA": ""}, "all"),
         ({"CUDA_VERSION": "12.0", "NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}, ""),
     ],
 )

@@ -34,7 +34,7 @@ from runai_runtime.shim import main
 main({configuration!r}, {runtime!r}{more})
 """
 
-# The low-level runtimes that NVIDIA's runtime looks for, and where (nvidia-container-toolkit 1.18, api/config/v1 and
+# The low-level runtimes that NVIDIA's runtime looks for, and where (nvidia-container-toolkit 1.20, api/config/v1 and
 # pkg/lookup/path.go).
 BEHIND_NVIDIA = ("runc", "crun", "docker-runc")
 PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -57,32 +57,38 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
         if not os.path.isfile(path):
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
+    behind = runtimes_behind(values)
     write(config_path, json.dumps(values, indent=4) + "\n", 0o644)
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
-    folder = second_stage(values, config_path, program_path)
+    folder = second_stage(behind, values, config_path, program_path)
     write(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
 
 
-def second_stage(values: dict[str, Any], config_path: Path, program_path: Path) -> str:
-    """Write the programs between NVIDIA's runtime and the low-level runtimes: their folder, "" where none are needed:
-    `runtime` is not NVIDIA's, and "behind_nvidia" doesn't say that it is one of that kind.
-    """
+def second_stage(behind: dict[str, str], values: dict[str, Any], config_path: Path, program_path: Path) -> str:
+    """Write the programs between NVIDIA's runtime and the low-level runtimes BEHIND it. Their folder, "" for none."""
     folder = program_path.with_name(f"{program_path.name}.d")
-    if ":" in str(folder):
+    if behind and ":" in str(folder):
         raise RefusalError(f"{folder} can't stand in a search path: it has a colon; take another place for the program")
-    names = (os.path.basename(path) for path in (values["runtime"], os.path.realpath(values["runtime"])))
-    is_nvidia = "behind_nvidia" in values or any("nvidia-container-runtime" in name for name in names)
-    runtimes = runtimes_behind(values) if is_nvidia else {}
-    for name, runtime in runtimes.items():
+    for name, runtime in behind.items():
         write(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)
-    forget_others(folder, runtimes)
-    return str(folder) if is_nvidia else ""
+    forget_others(folder, behind)
+    return str(folder) if behind else ""
+
+
+def is_nvidia(values: dict[str, Any]) -> bool:
+    """Whether `runtime` is NVIDIA's, or "behind_nvidia" says that it edits containers as that does."""
+    names = (os.path.basename(path) for path in (values["runtime"], os.path.realpath(values["runtime"])))
+    return "behind_nvidia" in values or any("nvidia-container-runtime" in name for name in names)
 
 
 def runtimes_behind(values: dict[str, Any]) -> dict[str, str]:
-    """The low-level runtimes that NVIDIA's runtime may start, by the names by which it looks for them."""
+    """The low-level runtimes that NVIDIA's runtime, if it is the configured one, may start, by the names by which it
+    looks for them.
+    """
+    if not is_nvidia(values):
+        return {}
     search = ":".join(PROGRAM_FOLDERS)
     found = {name: shutil.which(name, path=search) for name in BEHIND_NVIDIA}
     there = {name: path for name, path in found.items() if path}

@@ -1,6 +1,6 @@
 """Which GPUs NVIDIA's hook (nvidia-container-runtime-hook, as `docker run --gpus` adds it) gives to a container.
 
-As in nvidia-container-toolkit 1.18: internal/config/image. The hook does its work when the container is there already,
+As in nvidia-container-toolkit 1.20: internal/config/image. The hook does its work when the container is there already,
 so what it will do has to be read from the container's environment as it reads it.
 """
 

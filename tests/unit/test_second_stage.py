@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runai_runtime.commandline import CommandLine
-from runai_runtime.configure import BEHIND_NVIDIA, defaults, second_stage
+from runai_runtime.configure import BEHIND_NVIDIA, defaults, runtimes_behind, second_stage
 from runai_runtime.edits import AddGuard, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
 from runai_runtime.prepare import guard
@@ -35,7 +35,8 @@ def executable(path: Path, text: str = "#!/bin/sh\n") -> Path:
 
 def written(tmp_path: Path, **values: Any) -> dict[str, str]:
     """The second stage's programs, by name."""
-    folder = second_stage(defaults() | values, tmp_path / "config.json", tmp_path / "program")
+    config = defaults() | values
+    folder = second_stage(runtimes_behind(config), config, tmp_path / "config.json", tmp_path / "program")
     assert folder in ("", str(tmp_path / "program.d"))
     return {path.name: path.read_text() for path in Path(folder).iterdir()} if folder else {}
 
@@ -76,9 +77,9 @@ def test_what_an_earlier_configuration_left(tmp_path: Path, nvidia: Path) -> Non
     assert not (tmp_path / "program.d").exists()
 
 
-def test_a_folder_that_no_search_path_can_hold(tmp_path: Path, nvidia: Path) -> None:
+def test_a_folder_that_no_search_path_can_hold(tmp_path: Path) -> None:
     with pytest.raises(RefusalError, match="colon"):
-        second_stage(defaults() | {"runtime": str(nvidia)}, tmp_path / "config.json", tmp_path / "a:b")
+        second_stage({"runc": "/usr/sbin/runc"}, defaults(), tmp_path / "config.json", tmp_path / "a:b")
 
 
 @pytest.mark.parametrize(

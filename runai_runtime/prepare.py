@@ -11,10 +11,11 @@ import os
 from runai_runtime import grant as grants
 from runai_runtime import spec as specs
 from runai_runtime.commandline import CommandLine
+from runai_runtime.compat import describe, image_driver
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
-from runai_runtime.plan import make_plan
+from runai_runtime.plan import make_plan, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 
 TYPE_CHECKING = False
@@ -42,11 +43,14 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> No
     gpus = choose(spec, request, inventory, environment, host)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment, specs.cwd(spec))
+    rootfs, cwd = specs.rootfs(spec, line.bundle), specs.cwd(spec)
+    image = image_driver(host, inventory, spec, rootfs, search_folders(environment, cwd))
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, image)
     for edit in plan.edits:
         edit.apply(spec)
     root = line.root or grants.default_root(host.runtime)
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text())
+    libcuda = describe(image, inventory)
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda)
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:

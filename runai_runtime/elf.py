@@ -38,7 +38,8 @@ FAULTS = (
 @dataclass(frozen=True, slots=True)
 class Library:
     """A shared library. `build_id` is hexadecimal, "" where there is none; `versions` are the symbol versions that it
-    asks of others, such as GLIBC_2.17; `machine` is its e_machine.
+    asks of others, such as GLIBC_2.17; `machine` is its e_machine; `pages` is the size of the largest pages, in bytes,
+    on which its segments can be loaded, and its read-only relocations protected.
     """
 
     soname: str
@@ -52,6 +53,7 @@ class Library:
     nodelete: bool
     textrel: bool
     machine: int
+    pages: int
 
 
 def read_library(path: str) -> Library:
@@ -91,7 +93,15 @@ def look(elf: ELFFile, symbols: Symbols) -> Library:
         nodelete=bool(flags_1 & DF_1_NODELETE),
         textrel="DT_TEXTREL" in tags or bool(flags & DF_TEXTREL),
         machine=symbols.machine,
+        pages=largest_pages(elf),
     )
+
+
+def largest_pages(elf: ELFFile) -> int:
+    """The loader refuses a segment that is aligned to less than a page, and protects no page that RELRO only begins."""
+    sizes = [segment["p_align"] for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
+    ends = [s["p_vaddr"] + s["p_memsz"] for s in elf.iter_segments() if s["p_type"] == "PT_GNU_RELRO"]
+    return int(min([*sizes, *(end & -end for end in ends)], default=0))
 
 
 def only(sections: list[Any], kind: Any, name: str) -> Any:

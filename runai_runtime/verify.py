@@ -22,6 +22,7 @@ TABLES = {"libcuda.so.1": "cuda", "libnvidia-ml.so.1": "nvml"}
 LINE = re.compile(r"^FUNCTION\((TAKE|PASS|ASIDE), (\w+)\)$", re.MULTILINE)
 
 NEWEST_GLIBC = (2, 17)  # that of CentOS 7, the oldest in which people still run CUDA
+PAGES = {"aarch64": 65536}  # the largest that kernels are built with; elsewhere 4096
 NEEDED = frozenset({"libc.so.6", "libpthread.so.0", "libdl.so.2"})
 
 # What a library says of a driver's symbol, the most telling first.
@@ -119,6 +120,7 @@ def table(soname: str) -> dict[str, str]:
 def checks(soname: str, library: Library, processor: str = os.uname().machine) -> Iterator[Check]:
     yield Check("SONAME", library.soname, "" if library.soname == soname else f"must be {soname}")
     yield check_processor(library, processor)
+    yield check_pages(library, processor)
     yield check_needed(soname, library)
     yield check_glibc(library)
     yield check_exports(soname, library)
@@ -137,6 +139,12 @@ def check_processor(library: Library, processor: str) -> Check:
     names = {number: name for name, number in PROCESSORS.items()}
     found = names.get(library.machine, f"ELF machine {library.machine}")
     return Check("processor", found, "" if found == processor else f"must be {processor}")
+
+
+def check_pages(library: Library, processor: str) -> Check:
+    wanted = PAGES.get(processor, 4096)
+    found = f"up to {library.pages >> 10} KiB"
+    return Check("pages", found, "" if library.pages >= wanted else f"must be good for {wanted >> 10} KiB")
 
 
 def check_needed(soname: str, library: Library) -> Check:

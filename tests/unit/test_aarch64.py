@@ -238,7 +238,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Build:
         if not program.exists():
             paths = [SOURCE / sources[0], *(LIBVGPU / name for name in sources[1:])]
             folders = ("-iquote", LIBVGPU, "-iquote", SOURCE)
-            zig(STATIC_TARGET, "-static", *folders, *paths, "-o", program)
+            zig(STATIC_TARGET, "-static", "-Wl,--strip-debug", *folders, *paths, "-o", program)
         return program
 
     return static

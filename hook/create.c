@@ -44,6 +44,7 @@ static void carry_out(struct loader *loader, int own, const struct item *item) {
     struct rootfs *rootfs = loader->rootfs;
     switch (item->kind) {
     case KIND_REAL: own_add_real(own, item->name, item->source); return;
+    case KIND_IMAGE_REAL: own_add_image_real(rootfs, own, item); return;
     case KIND_OURS: put_ours(loader, item->name); return;
     case KIND_LIBRARY: cover_home(loader, item->name, item->source); return;
     case KIND_PROGRAM:

@@ -9,10 +9,13 @@
 #include <fcntl.h>
 #include <string.h>
 
+/* LEGACY_FOLDERS: the subfolders that glibc before 2.37 tries in each folder (ld.so --help shows them). */
 #if defined(__aarch64__)
 #define TRIPLET "aarch64-linux-gnu"
+#define LEGACY_FOLDERS "tls", "atomics", "aarch64"
 #else
 #define TRIPLET "x86_64-linux-gnu"
+#define LEGACY_FOLDERS "tls", "haswell", "avx512_1", "x86_64"
 #endif
 
 /* The folders that the loaders of the distributions have built in; in this order the C library is looked for. */
@@ -30,8 +33,8 @@ static const char *const USUAL[] = {
     "/usr/lib/nvidia",         "/usr/lib/" TRIPLET "/nvidia",
 };
 
-/* The subfolders that glibc before 2.37 tries in each folder, nested in any order (ld.so --list-diagnostics). */
-static const char *const LEGACY[] = {"tls", "haswell", "avx512_1", "x86_64"};
+/* They can be nested, in any order. */
+static const char *const LEGACY[] = {LEGACY_FOLDERS};
 #define LEGACY_DEPTH 4
 
 #define CACHED 4096 /* names of our libraries in one cache; a real one has a handful */

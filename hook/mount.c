@@ -14,12 +14,20 @@ static void change_attributes(int mount, uint64_t set, uint64_t clear, const cha
 
 /* A clone has the attributes of the mount that it comes from, and the state directory's is often noexec: Debian and
  * Ubuntu mount /run so. The kernel maps no library from such a mount. */
-int mount_clone_at(int folder, const char *path, uint64_t attributes) {
-    int mount = sys_open_tree(folder, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+static int clone_tree(int folder, const char *path, const char *name, uint64_t attributes) {
+    int mount = sys_open_tree(folder, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
     if (mount < 0)
-        fail("%s can't be mounted, %s; look at the host's driver files and at the state directory", path, why(errno));
-    change_attributes(mount, attributes, ~attributes & MOUNT_ATTR_NOEXEC, path);
+        fail("%s can't be mounted, %s; look at the host's driver files and at the state directory", name, why(errno));
+    change_attributes(mount, attributes, ~attributes & MOUNT_ATTR_NOEXEC, name);
     return mount;
+}
+
+int mount_clone_at(int folder, const char *path, uint64_t attributes) {
+    return clone_tree(folder, path, path, attributes);
+}
+
+int mount_clone_fd(int fd, const char *name, uint64_t attributes) {
+    return clone_tree(fd, "", name, attributes);
 }
 
 int mount_clone(const char *source, uint64_t attributes) {

@@ -18,6 +18,9 @@ int mount_clone_at(int folder, const char *path, uint64_t attributes);
 /* A detached tmpfs. SIZE in bytes. */
 int mount_tmpfs(uint64_t size, unsigned int inodes, unsigned int attributes);
 
+/* The same of what is open as FD. NAME is for the message. */
+int mount_clone_fd(int fd, const char *name, uint64_t attributes);
+
 void mount_set(int mount, uint64_t attributes, const char *name);
 
 /* Puts a detached mount onto TARGET. NAME is for the message. */

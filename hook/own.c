@@ -7,8 +7,10 @@
 #include "propagation.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 /* Room for what is made here: the root, three folders, the share's mount point and one for each real library. */
 #define BYTES 65536
@@ -30,14 +32,18 @@ static int make_file(int folder, const char *name, mode_t mode) {
     return fd;
 }
 
-/* Binds SOURCE at NAME in a folder of ours. */
-static void bind_file(int folder, const char *name, const char *source, uint64_t attributes) {
-    cleanup_close int mount = mount_clone(source, attributes);
+/* Puts MOUNT, which is SOURCE, at NAME in a folder of ours. */
+static void put_file(int folder, const char *name, const char *source, int mount) {
     struct stat facts;
     if (fstat(mount, &facts) < 0 || !S_ISREG(facts.st_mode))
         fail("%s can't be mounted, it is no regular file; look at the host's driver files", source);
     cleanup_close int target = make_file(folder, name, 0444);
     mount_attach(mount, target, name);
+}
+
+static void bind_file(int folder, const char *name, const char *source, uint64_t attributes) {
+    cleanup_close int mount = mount_clone(source, attributes);
+    put_file(folder, name, source, mount);
 }
 
 /* Every page of it is there from the start: a write into a mapping must never find the tmpfs full. */
@@ -85,11 +91,38 @@ int own_open(struct rootfs *rootfs, const char *state) {
     return own;
 }
 
-void own_add_real(int own, const char *soname, const char *source) {
-    cleanup_close int real = openat(own, "real", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+static int open_real(int own) {
+    int real = openat(own, "real", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (real < 0)
         fail("%s/real can't be opened, %s; look at the kernel's log", RUNAI_DIR, why(errno));
+    return real;
+}
+
+void own_add_real(int own, const char *soname, const char *source) {
+    cleanup_close int real = open_real(own);
     bind_file(real, soname, source, READ_ONLY);
+}
+
+/* What tells a file from any other: as runai_runtime/compat.py writes it. */
+static bool has_stamp(const struct stat *facts, const char *stamp) {
+    char own[128];
+    (void)snprintf(own, sizeof own, "%u:%u:%" PRIuMAX ":%" PRIdMAX ":%" PRIdMAX ".%ld", major(facts->st_dev),
+                   minor(facts->st_dev), (uintmax_t)facts->st_ino, (intmax_t)facts->st_size,
+                   (intmax_t)facts->st_mtim.tv_sec, facts->st_mtim.tv_nsec);
+    return strcmp(own, stamp) == 0;
+}
+
+void own_add_image_real(const struct rootfs *rootfs, int own, const struct item *item) {
+    cleanup_close int real = open_real(own);
+    cleanup_close int found = rootfs_resolve(rootfs, item->source, O_PATH | O_NOFOLLOW);
+    struct stat facts;
+    if (found < 0 || fstat(found, &facts) < 0)
+        fail("the image's own %s can't be opened, %s; start the container again", item->source, why(errno));
+    if (!has_stamp(&facts, item->stamp))
+        fail("the image's own %s can't be used, it is another file than a moment ago; start the container again",
+             item->source);
+    cleanup_close int mount = mount_clone_fd(found, item->source, READ_ONLY);
+    put_file(real, item->name, item->source, mount);
 }
 
 void own_seal(int own) {

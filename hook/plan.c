@@ -14,10 +14,11 @@ static const struct form {
     const char *word;
     enum kind kind;
     enum shape first;
-    bool source;
+    size_t fields; /* with the word: 2, 3 with a source, 4 with a stamp as well */
 } FORMS[] = {
-    {"real", KIND_REAL, NAME, true},       {"ours", KIND_OURS, NAME, true},     {"library", KIND_LIBRARY, NAME, true},
-    {"program", KIND_PROGRAM, PATH, true}, {"device", KIND_DEVICE, PATH, true}, {"search", KIND_SEARCH, PATH, false},
+    {"real", KIND_REAL, NAME, 3},       {"ours", KIND_OURS, NAME, 3},     {"library", KIND_LIBRARY, NAME, 3},
+    {"program", KIND_PROGRAM, PATH, 3}, {"device", KIND_DEVICE, PATH, 3}, {"search", KIND_SEARCH, PATH, 2},
+    {"image-real", KIND_IMAGE_REAL, NAME, 4},
 };
 
 static bool is_name(const char *text) {
@@ -66,11 +67,11 @@ static const char *add_item(struct plan *plan, const struct form *form, char **f
         return NULL;
     if (form->first == NAME ? !is_name(fields[1]) : !is_path(fields[1]))
         return "a line has a target of the wrong form";
-    if (form->source && !is_path(fields[2]))
+    if (form->fields > 2 && !is_path(fields[2]))
         return "a line has a source that is no absolute path";
     if (plan->count == PLAN_ITEMS)
         return "it has too many lines";
-    plan->items[plan->count++] = (struct item){form->kind, fields[1], form->source ? fields[2] : NULL};
+    plan->items[plan->count++] = (struct item){form->kind, fields[1], fields[2], fields[3]};
     return NULL;
 }
 
@@ -86,7 +87,7 @@ static const char *read_line(struct plan *plan, char *line) {
     const struct form *form = count ? find_form(fields[0]) : NULL;
     if (!form)
         return "it has a line of an unknown kind";
-    if (count != (form->source ? 3 : 2))
+    if (count != form->fields)
         return "a line has too few or too many fields";
     return add_item(plan, form, fields);
 }

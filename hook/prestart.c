@@ -46,7 +46,7 @@ static void check_plan(const char *path, int state) {
     if (fstatat(state, "limits", &facts, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(facts.st_mode))
         fail("the share in %s is missing, its file limits isn't there; start the container again", path);
     for (size_t i = 0; i < plan.count; i++)
-        if (plan.items[i].source)
+        if (plan.items[i].source && plan.items[i].kind != KIND_IMAGE_REAL)
             check_source(&plan.items[i]);
 }
 

@@ -1,10 +1,13 @@
-"""Our libraries, fitted to the host's driver.
+"""Our libraries, fitted to a driver: the host's, or the libcuda that an image brings along.
 
 Programs probe with dlsym for what a driver has, and our libraries export every function of their table. So a container
-gets a copy in which each function that the host's real library lacks is a weak undefined symbol: dlsym answers NULL for
-it, programs link against the copy, and a program that needs the function fails to link as it should. A strong undefined
+gets a copy in which each function that the real library lacks is a weak undefined symbol: dlsym answers NULL for it,
+programs link against the copy, and a program that needs the function fails to link as it should. A strong undefined
 symbol would break every link. Nothing but those entries of .dynsym changes; they stay in the hash table, where glibc
 and musl take an undefined symbol without a value for none.
+
+A copy is named after its own content. Containers share copies, and an image's library can say anything of itself, its
+build id too: so nothing that it says names a copy.
 """
 
 from __future__ import annotations
@@ -12,77 +15,74 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
 
-from runai_runtime.elf import Library, parse, read_library
+from runai_runtime.dynsym import Export, Symbols, hide, read_symbols
 from runai_runtime.errors import RefusalError, reason
 from runai_runtime.host import Host
 
-# Elf64_Sym (gABI, "Symbol Table"), without st_name: st_info, st_other, st_shndx, st_value, st_size.
-SYMBOL = struct.Struct("<BBHQQ")
-NAME_SIZE = 4
-STB_WEAK, SHN_UNDEF = 2, 0
+AGAIN = "install runai-runtime again"
 
 
 def fit_to_driver(host: Host, drivers: dict[str, str]) -> dict[str, str]:
     """Make a fitted copy for each of DRIVERS (SONAME: the driver's file); their paths by SONAME.
 
-    A copy lies in STATE/libvgpu/DRIVER-OURS, by the build ids of both, and is never changed in place: containers have
-    it mapped. Raises RefusalError when the driver's library or ours can't be read, or the copy not be written.
+    A copy lies in STATE/libvgpu/HASH and is never changed in place: containers have it mapped. Raises RefusalError when
+    the driver's library or ours can't be read, or the copy not be written.
     """
-    return {soname: fit_one(host, soname, path) for soname, path in drivers.items()}
+    from runai_runtime.elf import parse, read_library
+
+    paths = {}
+    for soname, driver in drivers.items():
+        source = os.path.join(host.libvgpu, soname)
+        data = read_ours(source)
+        ours, real = parse(io.BytesIO(data), source), read_library(driver)
+        if ours.soname != soname:
+            raise RefusalError(f"our {source} has the SONAME {ours.soname or 'none'}; {AGAIN}")
+        if ours.machine != real.machine:
+            raise RefusalError(f"our {source} is for another processor than the driver's {driver}; {AGAIN}")
+        paths[soname] = keep(host, soname, fitted(data, ours.exports, real.exports))
+    return paths
+
+
+def fit_to_image(host: Host, soname: str, real: Symbols) -> str:
+    """The path of our library SONAME, fitted to one of an image's; "" if that is for another processor."""
+    source = os.path.join(host.libvgpu, soname)
+    data = read_ours(source)
+    try:
+        ours = read_symbols(io.BytesIO(data))
+    except ValueError as error:
+        raise RefusalError(f"our {source} is no undamaged 64-bit shared library ({error}); {AGAIN}") from error
+    if ours.machine != real.machine:
+        return ""
+    return keep(host, soname, fitted(data, ours.exports, real.exports))
 
 
 def fitted_folder(host: Host) -> str:
     return os.path.join(host.state, "libvgpu")
 
 
-def fit_one(host: Host, soname: str, driver: str) -> str:
-    data, ours = read_ours(os.path.join(host.libvgpu, soname), soname)
-    real = read_library(driver)
-    path = os.path.join(fitted_folder(host), f"{identity(real)}-{identity(ours)}", soname)
-    keep(path, fitted(data, ours, real))
-    return path
-
-
-def read_ours(source: str, soname: str) -> tuple[bytes, Library]:
-    """One of our libraries, as it lies on the host and as it reads."""
+def read_ours(source: str) -> bytes:
     try:
         with open(source, "rb") as file:
-            data = file.read()
+            return file.read()
     except FileNotFoundError as error:
-        raise RefusalError(f"our {source} is missing on this host; install runai-runtime again") from error
+        raise RefusalError(f"our {source} is missing on this host; {AGAIN}") from error
     except OSError as error:
-        raise RefusalError(f"our {source} can't be read: {reason(error)}; install runai-runtime again") from error
-    ours = parse(io.BytesIO(data), source)
-    if ours.soname != soname:
-        raise RefusalError(f"our {source} has the SONAME {ours.soname or 'none'}; install runai-runtime again")
-    return data, ours
+        raise RefusalError(f"our {source} can't be read: {reason(error)}; {AGAIN}") from error
 
 
-def fitted(data: bytes, ours: Library, real: Library) -> bytes:
-    """DATA, which is OURS, without the exports that REAL lacks."""
-    copy = bytearray(data)
-    for name, export in ours.exports.items():
-        if name not in real.exports:
-            at = export.entry + NAME_SIZE
-            info, other, *_ = SYMBOL.unpack_from(copy, at)
-            SYMBOL.pack_into(copy, at, STB_WEAK << 4 | info & 15, other, SHN_UNDEF, 0, 0)
-    return bytes(copy)
+def fitted(data: bytes, ours: dict[str, Export], real: dict[str, Export]) -> bytes:
+    """DATA, which exports OURS, without the exports that are not in REAL."""
+    return hide(data, [export for name, export in ours.items() if name not in real])
 
 
-def identity(library: Library) -> str:
-    """The build id; for a library without one, a hash of what fitting looks at."""
-    names = "\n".join(sorted(library.exports))
-    return library.build_id or hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:40]
-
-
-def keep(path: str, data: bytes) -> None:
-    """DATA at PATH, in one step; a file that holds it already stays the file that it is."""
+def keep(host: Host, soname: str, data: bytes) -> str:
+    """The path of a file SONAME that holds DATA, written in one step; one that holds it already stays as it is."""
+    path = os.path.join(fitted_folder(host), hashlib.sha256(data).hexdigest()[:40], soname)
     try:
         with open(path, "rb") as file:
             if file.read() == data:
-                return
+                return path
     except OSError:
         pass
     temporary = f"{path}.{os.getpid()}"
@@ -94,3 +94,4 @@ def keep(path: str, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise RefusalError(f"{path} can't be written: {reason(error)}; make room in the state directory") from error
+    return path

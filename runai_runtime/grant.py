@@ -128,8 +128,9 @@ def start_time(pid: int) -> int:
         return 0
 
 
-def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str) -> str:
-    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
+def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str, libcuda: dict[str, str]) -> str:
+    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. LIBCUDA
+    says which one is behind ours: for whoever reads the grant.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -141,6 +142,7 @@ def write_grant(host: Host, container: str, root: str, shares: list[Share], plan
         "root": root,
         "creator": {"pid": os.getpid(), "start": start_time(os.getpid())},
         "gpus": [describe(share) for share in shares],
+        "libcuda": libcuda,
     }
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)

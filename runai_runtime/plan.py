@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runai_runtime.compat import ImageDriver
     from runai_runtime.edits import Edit
 
 STAGES = ("prestart", "createContainer", "poststop")
@@ -58,13 +59,14 @@ def make_plan(
     environment: dict[str, str],
     cwd: str = "/",
     search: Iterable[str] = (),
+    image: ImageDriver | None = None,
 ) -> Plan:
     """The plan for a container with GPUS, whose grant lies in the folder GRANT. SEARCH: more folders of the container
-    that may have libraries of the driver.
+    that may have libraries of the driver. IMAGE is the libcuda that the image brings along, if that is to be used.
     """
     plan = Plan()
     plan.line("rootfs", rootfs)
-    add_libraries(plan, inventory, wanted_capabilities(environment))
+    add_libraries(plan, inventory, wanted_capabilities(environment), image)
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
     for folder in dict.fromkeys([*search_folders(environment, cwd), *search]):
@@ -101,27 +103,31 @@ def is_wanted(file: File, capabilities: set[str]) -> bool:
     return "all" in capabilities or file.capability in capabilities
 
 
-def our_library(inventory: Inventory, name: str) -> str:
+def our_library(ours: dict[str, str], name: str) -> str:
     """The file of libvgpu, fitted to the driver, that stands in for NAME, a file name of the driver's; "" for any
-    other file.
+    other file. OURS are those files by SONAME.
     """
     for soname, beginning in OURS.items():
         if name.startswith(beginning):
-            return inventory.ours[soname]
+            return ours[soname]
     return ""
 
 
-def add_libraries(plan: Plan, inventory: Inventory, capabilities: set[str]) -> None:
+def add_libraries(plan: Plan, inventory: Inventory, capabilities: set[str], image: ImageDriver | None) -> None:
+    ours = inventory.ours | ({"libcuda.so.1": image.ours} if image else {})
     for soname in OURS:
         real = [file.path for file in inventory.libraries if soname in file.names]
         if not real:
             raise RefusalError(f"the driver's {soname} is missing on this host; reinstall the NVIDIA driver")
-        plan.line("real", soname, need(real[0]))
-        plan.line("ours", soname, need(our_library(inventory, soname)))
+        if image and soname == "libcuda.so.1":
+            plan.line("image-real", soname, image.path, image.stamp)
+        else:
+            plan.line("real", soname, need(real[0]))
+        plan.line("ours", soname, need(our_library(ours, soname)))
     for file in inventory.libraries:
         if is_wanted(file, capabilities):
             for name in file.names:
-                plan.line("library", name, our_library(inventory, name) or need(file.path))
+                plan.line("library", name, our_library(ours, name) or need(file.path))
 
 
 def add_programs(plan: Plan, inventory: Inventory, capabilities: set[str]) -> None:

@@ -11,11 +11,12 @@ import os
 from runai_runtime import grant as grants
 from runai_runtime import spec as specs
 from runai_runtime.commandline import CommandLine
+from runai_runtime.compat import describe, image_driver
 from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
-from runai_runtime.plan import OURS, make_plan, need
+from runai_runtime.plan import OURS, make_plan, need, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
 
@@ -42,12 +43,14 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     gpus = choose(spec, request, inventory, environment)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    rootfs, mounted = specs.rootfs(spec, line.bundle), specs.mounted_beside(spec, OURS.values())
-    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, specs.cwd(spec), mounted)
+    rootfs, cwd, mounted = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.mounted_beside(spec, OURS.values())
+    image = image_driver(host, inventory, spec, rootfs, search_folders(environment, cwd))
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, mounted, image)
     for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
     root = line.root or grants.default_root(runtime)
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text())
+    libcuda = describe(image, inventory)
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda)
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
+from runai_runtime.dynsym import PROCESSORS
 from runai_runtime.elf import Library, read_library
 from runai_runtime.errors import RefusalError, reason
 
@@ -21,6 +22,7 @@ TABLES = {"libcuda.so.1": "cuda", "libnvidia-ml.so.1": "nvml"}
 LINE = re.compile(r"^FUNCTION\((TAKE|PASS|ASIDE), (\w+)\)$", re.MULTILINE)
 
 NEWEST_GLIBC = (2, 17)  # that of CentOS 7, the oldest in which people still run CUDA
+PAGES = {"aarch64": 65536}  # the largest that kernels are built with; elsewhere 4096
 NEEDED = frozenset({"libc.so.6", "libpthread.so.0", "libdl.so.2"})
 
 # What a library says of a driver's symbol, the most telling first.
@@ -76,8 +78,11 @@ class Report:
         return faults
 
 
-def verify(libraries: str, drivers: dict[str, str], *, strict: bool = False) -> list[Report]:
+def verify(
+    libraries: str, drivers: dict[str, str], *, strict: bool = False, processor: str = os.uname().machine
+) -> list[Report]:
     """A report on each of our libraries in the folder LIBRARIES, against DRIVERS (SONAME: path; one may be missing).
+    PROCESSOR is the one that they must be for, as uname calls it.
 
     Raises RefusalError for a file that can't be read at all.
     """
@@ -86,7 +91,7 @@ def verify(libraries: str, drivers: dict[str, str], *, strict: bool = False) -> 
         path = os.path.join(libraries, soname)
         driver = drivers.get(soname)
         symbols = classify(soname, driver) if driver else None
-        reports.append(Report(soname, path, list(checks(soname, read_library(path))), symbols, strict))
+        reports.append(Report(soname, path, list(checks(soname, read_library(path), processor)), symbols, strict))
     return reports
 
 
@@ -112,8 +117,10 @@ def table(soname: str) -> dict[str, str]:
     raise RefusalError(f"the table for {soname} is missing from {TABLE_FOLDERS[0]}; install runai-runtime again")
 
 
-def checks(soname: str, library: Library) -> Iterator[Check]:
+def checks(soname: str, library: Library, processor: str = os.uname().machine) -> Iterator[Check]:
     yield Check("SONAME", library.soname, "" if library.soname == soname else f"must be {soname}")
+    yield check_processor(library, processor)
+    yield check_pages(library, processor)
     yield check_needed(soname, library)
     yield check_glibc(library)
     yield check_exports(soname, library)
@@ -126,6 +133,18 @@ def checks(soname: str, library: Library) -> Iterator[Check]:
 
 def flag(name: str, bad: str, good: str, *, wrong: bool) -> Check:
     return Check(name, bad if wrong else good, f"must be {good or 'there'}" if wrong else "")
+
+
+def check_processor(library: Library, processor: str) -> Check:
+    names = {number: name for name, number in PROCESSORS.items()}
+    found = names.get(library.machine, f"ELF machine {library.machine}")
+    return Check("processor", found, "" if found == processor else f"must be {processor}")
+
+
+def check_pages(library: Library, processor: str) -> Check:
+    wanted = PAGES.get(processor, 4096)
+    found = f"up to {library.pages >> 10} KiB"
+    return Check("pages", found, "" if library.pages >= wanted else f"must be good for {wanted >> 10} KiB")
 
 
 def check_needed(soname: str, library: Library) -> Check:

@@ -66,7 +66,8 @@ def _compile(source: Path, scratch: Path, flags: tuple[str, ...]) -> Path:
     _zig(target, *FLAGS, *flags, "-isystem", headers, "-c", source, "-o", compiled)
     stubs = [] if static else [_stub(scratch, *library) for library in _needed(compiled).items()]
     # Lazy: a driver that lacks one function runs the programs that don't call it.
-    _zig(target, compiled, *stubs, *flags, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
+    kept = ["-Wl,--strip-debug"] if static else []  # as in CMakeLists.txt, so that zig has that C library
+    _zig(target, compiled, *stubs, *flags, *kept, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
     return linked
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runai_runtime.dynsym import read_symbols
 from runai_runtime.elf import parse, read_library
 from runai_runtime.errors import RefusalError
-from runai_runtime.fit import fit_to_driver, fitted, identity
+from runai_runtime.fit import fit_to_driver, fit_to_image, fitted
 from runai_runtime.host import Host
 from runai_runtime.verify import TABLES, table
 from tests.docker.host import NATIVE
@@ -77,9 +79,8 @@ def test_linking(small: tuple[Host, Path], tmp_path: Path, linker: str) -> None:
 
 def test_where_copies_lie(small: tuple[Host, Path], tmp_path: Path) -> None:
     host, driver = small
-    ours = read_library(f"{host.libvgpu}/{CUDA}")
     path = fit_to_driver(host, {CUDA: str(driver)})[CUDA]
-    assert path == f"{host.state}/libvgpu/{identity(read_library(str(driver)))}-{ours.build_id}/{CUDA}"
+    assert path == f"{host.state}/libvgpu/{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:40]}/{CUDA}"
     inode = Path(path).stat().st_ino
     assert fit_to_driver(host, {CUDA: str(driver)})[CUDA] == path
     assert Path(path).stat().st_ino == inode
@@ -88,15 +89,49 @@ def test_where_copies_lie(small: tuple[Host, Path], tmp_path: Path) -> None:
     assert [file.name for file in Path(path).parent.iterdir()] == [CUDA]
 
 
-def test_a_driver_without_a_build_id(small: tuple[Host, Path], tmp_path: Path) -> None:
-    objects = compiled(tmp_path / "plain.o", functions(THEIRS))
-    plain = read_library(str(linked(tmp_path / "plain.so", "-Wl,--build-id=none", objects)))
-    named = read_library(str(linked(tmp_path / "named.so", "-Wl,--build-id=0x1234", objects)))
-    assert (plain.build_id, named.build_id, identity(named)) == ("", "1234", "1234")
-    assert len(identity(plain)) == 40
+def test_nothing_that_a_driver_says_names_a_copy(small: tuple[Host, Path], tmp_path: Path) -> None:
+    """Two drivers with one build id, or none, of which one has less: each gets its own."""
     host, _ = small
-    path = fit_to_driver(host, {CUDA: str(tmp_path / "plain.so")})[CUDA]
-    assert hidden_symbols(Path(host.libvgpu) / CUDA, Path(path)) == {"cuGone", "cuGoneToo"}
+    hidden = []
+    for flag in ("-Wl,--build-id=0x1234", "-Wl,--build-id=none"):
+        for names in (THEIRS, THEIRS[:-2]):
+            driver = linked(tmp_path / "driver.so", flag, compiled(tmp_path / "driver.o", functions(names)))
+            path = fit_to_driver(host, {CUDA: str(driver)})[CUDA]
+            hidden.append(hidden_symbols(Path(host.libvgpu) / CUDA, Path(path)))
+    assert hidden == [{"cuGone", "cuGoneToo"}, {"cuGone", "cuGoneToo", "cuMemAlloc_v2"}] * 2
+    assert len(list(Path(host.state, "libvgpu").iterdir())) == 2
+
+
+def test_a_damaged_copy_is_made_anew(small: tuple[Host, Path]) -> None:
+    host, driver = small
+    path = Path(fit_to_driver(host, {CUDA: str(driver)})[CUDA])
+    right = path.read_bytes()
+    path.unlink()
+    path.write_bytes(right[:-1])
+    assert fit_to_driver(host, {CUDA: str(driver)})[CUDA] == str(path)
+    assert path.read_bytes() == right
+
+
+def for_aarch64(library: Path) -> None:
+    data = bytearray(library.read_bytes())
+    data[18:20] = (183).to_bytes(2, "little")  # e_machine
+    library.write_bytes(data)
+
+
+def test_a_driver_for_another_processor(small: tuple[Host, Path]) -> None:
+    host, driver = small
+    for_aarch64(driver)
+    with pytest.raises(RefusalError, match="for another processor"):
+        fit_to_driver(host, {CUDA: str(driver)})
+    with driver.open("rb") as file:
+        assert fit_to_image(host, CUDA, read_symbols(file)) == ""
+
+
+def test_an_image_gets_the_copy_that_a_host_with_its_driver_has(small: tuple[Host, Path]) -> None:
+    host, driver = small
+    with driver.open("rb") as file:
+        path = fit_to_image(host, CUDA, read_symbols(file))
+    assert path == fit_to_driver(host, {CUDA: str(driver)})[CUDA]
 
 
 def test_what_cannot_be_fitted(small: tuple[Host, Path], tmp_path: Path) -> None:
@@ -129,10 +164,10 @@ def test_our_libraries_without_any_of_their_exports(data: st.DataObject) -> None
     lacking = data.draw(st.sets(st.sampled_from(sorted(table(soname)))))
     original = (NATIVE / soname).read_bytes()
     ours = parse(io.BytesIO(original), soname)
-    real = type(ours)("", [], "", {n: e for n, e in ours.exports.items() if n not in lacking}, set(), *[False] * 5)
-    copy = fitted(original, ours, real)
+    there = {name: export for name, export in ours.exports.items() if name not in lacking}
+    copy = fitted(original, ours.exports, there)
     again = parse(io.BytesIO(copy), soname)
     assert set(again.exports) == set(ours.exports) - lacking
     assert (again.build_id, again.needed, again.versions) == (ours.build_id, ours.needed, ours.versions)
     assert len(copy) == len(original)
-    assert fitted(copy, again, real) == copy
+    assert fitted(copy, again.exports, there) == copy

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from runai_runtime.compat import stamp
+
 HOOK = Path(__file__).parents[2] / "hook"
 TRIPLET = f"{os.uname().machine}-linux-gnu"
 HOME = f"/usr/lib/{TRIPLET}"
@@ -106,6 +108,7 @@ def checked_hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shipped_hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{os.uname().machine}-linux-musl", "-static", "-O2"]
+    zig.append("-Wl,--strip-debug")  # as the build does it: zig makes another C library where this differs
     return build(zig, tmp_path_factory.mktemp("hook") / "runai-hook")
 
 
@@ -811,6 +814,9 @@ def without(container: Container, word: str) -> list[list[str]]:
         ("runai-plan\t1\nrootfs\t/r\nlibrary\t\t/a\n", "wrong form"),
         ("runai-plan\t1\nrootfs\t/r\nprogram\tusr/bin/x\t/a\n", "wrong form"),
         ("runai-plan\t1\nrootfs\t/r\nreal\tlibcuda.so.1\ta\n", "no absolute path"),
+        ("runai-plan\t1\nrootfs\t/r\nimage-real\tlibcuda.so.1\t/a\n", "too few or too many fields"),
+        ("runai-plan\t1\nrootfs\t/r\nimage-real\tlibcuda.so.1\ta\t0:0:0:0:0.0\n", "no absolute path"),
+        ("runai-plan\t1\nrootfs\t/r\nimage-real\t/libcuda.so.1\t/a\t0:0:0:0:0.0\n", "wrong form"),
         ("runai-plan\t1\nrootfs\t/r\nsomething\tx\n", "unknown kind"),
         ("runai-plan\t1\nrootfs\t/r\n\n", "unknown kind"),
         ("runai-plan\t1\nrootfs\t/r\nsearch\t/x", "cut off"),
@@ -823,6 +829,43 @@ def test_plan_that_is_refused(debian: Container, text: str, words: str) -> None:
     (debian.state / "plan").write_text(text)
     check_refused(debian.stage("prestart", json.dumps({"pid": os.getpid()})), words)
     check_refused(debian.create(), words)
+
+
+def own_library(container: Container) -> list[list[str]]:
+    """The plan for an image with a libcuda of its own in /opt, which LD_LIBRARY_PATH names."""
+    library = container.file("/opt/libcuda.so.590", b"image's cuda")
+    container.link("/opt/libcuda.so.1", "libcuda.so.590")
+    line = ["image-real", "libcuda.so.1", "/opt/libcuda.so.590", stamp(library.stat())]
+    lines = [line if fields[:2] == ["real", "libcuda.so.1"] else fields for fields in container.lines()]
+    return [*lines, ["search", "/opt"]]
+
+
+def test_library_of_the_image_behind_ours(debian: Container) -> None:
+    debian.write_plan(lines=own_library(debian))
+    assert debian.stage("prestart", json.dumps({"pid": os.getpid()})).returncode == 0
+    result = debian.create([f"mount --bind {debian.root} {debian.root} && mount -o remount,bind,noexec {debian.root}"])
+    assert result.code == 0, result.stderr
+    assert result.tree["/.runai/real/libcuda.so.1"] == "image's cuda"
+    assert result.tree["/.runai/real/libnvidia-ml.so.1"] == "real nvml"
+    assert result.tree["/opt/libcuda.so.590"] == result.tree[f"{HOME}/libcuda.so.1"] == "ours cuda"
+    options = result.mounts["/.runai/real/libcuda.so.1"][0].split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options)
+    assert "noexec" not in options
+
+
+@pytest.mark.parametrize("how", ["touch -d 2001-01-01 {0}", "echo more >>{0}", "rm {0}; echo >{0}", "rm {0}"])
+def test_library_of_the_image_changes_meanwhile(debian: Container, how: str) -> None:
+    debian.write_plan(lines=own_library(debian))
+    check_refused(
+        debian.create([how.format(debian.root / "opt/libcuda.so.590")]), "the image's own /opt/libcuda.so.590"
+    )
+
+
+@pytest.mark.parametrize("to", ["/etc/passwd", "/proc/self/exe", "libcuda.so.590"])
+def test_library_of_the_image_becomes_a_link(debian: Container, to: str) -> None:
+    debian.write_plan(lines=own_library(debian))
+    library = debian.root / "opt/libcuda.so.590"
+    check_refused(debian.create([f"rm {library}; ln -s {to} {library}"]), "the image's own /opt/libcuda.so.590")
 
 
 def test_plan_is_missing(debian: Container) -> None:

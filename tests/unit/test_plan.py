@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runai_runtime import spec as specs
+from runai_runtime.compat import ImageDriver
 from runai_runtime.edits import AddDevice, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
 from runai_runtime.grant import by_minor, by_wish
@@ -95,6 +96,19 @@ def test_a_plan(host: Host, inventory: Inventory) -> None:
     # The GPU with index 0 has the minor number 7 here: NVML's order is not that of the nodes.
     assert [fields[1] for fields in plan if fields[0] == "device"][-1] == "/dev/nvidia7"
     assert next(fields for fields in plan if fields[0] == "program")[:2] == ["program", "/usr/bin/nvidia-smi"]
+
+
+def test_an_image_with_its_own_libcuda(host: Host, inventory: Inventory, tmp_path: Path) -> None:
+    (tmp_path / "fitted/other").write_text("file")
+    image = ImageDriver("/opt/libcuda.so.590.1", "8:1:2:3:4.5", str(tmp_path / "fitted/other"))
+    text = make_plan(host, inventory, inventory.gpus[:1], "/run/runai/x", "/rootfs", {}, image=image).text()
+    plan = [line.split("\t") for line in text.splitlines()]
+    assert plan[2] == ["image-real", "libcuda.so.1", "/opt/libcuda.so.590.1", "8:1:2:3:4.5"]
+    assert plan[3] == ["ours", "libcuda.so.1", image.ours]
+    assert plan[4][:2] == ["real", "libnvidia-ml.so.1"]
+    sources = {fields[1]: fields[2] for fields in plan if fields[0] == "library"}
+    assert sources[f"libcuda.so.{VERSION}"] == sources["libcuda.so.1"] == image.ours
+    assert sources["libnvidia-ml.so.1"] == inventory.ours["libnvidia-ml.so.1"]
 
 
 def test_capabilities(host: Host, inventory: Inventory) -> None:

@@ -102,6 +102,16 @@ def test_a_wrong_library(
     assert faults(made(parts, tmp_path, *more, without=without)) == [fault]
 
 
+def test_another_processor(parts: Path, tmp_path: Path) -> None:
+    library = made(parts, tmp_path)
+    data = bytearray(library.read_bytes())
+    for machine, found in ((183, "aarch64"), (243, "ELF machine 243")):
+        data[18:20] = machine.to_bytes(2, "little")
+        library.write_bytes(data)
+        faulty = [check for check in checks(CUDA, read_library(str(library)), "x86_64") if check.fault]
+        assert [(check.name, check.found, check.fault) for check in faulty] == [("processor", found, "must be x86_64")]
+
+
 def test_a_wrong_name(parts: Path, tmp_path: Path) -> None:
     assert faults(made(parts, tmp_path, soname="libcuda.so.2")) == [f"SONAME: must be {CUDA}"]
     assert faults(made(parts, tmp_path, soname="")) == [f"SONAME: must be {CUDA}"]
@@ -221,6 +231,22 @@ def test_a_driver_is_classified(driver: Path) -> None:
     assert symbols.kinds[UNKNOWN] == ["cuCtxCreate_v9", "cuFrobnicate", "cuMemBrandNewAlloc"]
     assert symbols.missing == ["cuMemAllocAsync"]
     assert symbols.suspects == ["cuCtxCreate_v9", "cuMemBrandNewAlloc"]
+
+
+REAL_DRIVERS = sorted((Path(__file__).parent / "drivers").iterdir())
+
+
+@pytest.mark.parametrize("release", REAL_DRIVERS, ids=lambda folder: folder.name)
+def test_a_real_driver_has_no_unknown_function(release: Path, tmp_path: Path) -> None:
+    """Lists of what real drivers export. Variables are the debugger's, which finds them in the driver's own library."""
+    for soname in TABLES:
+        names = set((release / f"{soname}.exports").read_text().split())
+        variables = {name for name in names - set(table(soname)) if name.startswith("cudbg")}
+        source = functions(names - variables) + "".join(f"int {name} = 1;\n" for name in variables)
+        linked(tmp_path / soname, compiled(tmp_path / "driver.o", source), soname=soname)
+        symbols = classify(soname, str(tmp_path / soname))
+        assert (symbols.kinds[UNKNOWN], symbols.missing) == ([], [])
+        assert sum(map(len, symbols.kinds.values())) == len(names)
 
 
 def test_names_that_look_like_memory() -> None:

@@ -1,0 +1,113 @@
+"""Paths in an image's root file system, as the container's own look-up would have them before anything is mounted.
+
+The image is hostile: its links may point anywhere. So a path is walked here, a part at a time and by descriptor; what
+is found lies in the root, whatever a link says. (Python has no openat2, with which the hook does the same.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+MOST_LINKS = 40  # as many as the kernel follows
+MOST_PARTS = 400
+
+
+class Place:
+    """What a path leads to: a descriptor (O_PATH), the path without links, and all folders that the way there has led
+    through. To be used in a `with`, which closes the descriptor.
+    """
+
+    __slots__ = ("fd", "passed", "path")
+
+    def __init__(self, fd: int, path: str, passed: set[str]) -> None:
+        self.fd, self.path, self.passed = fd, path, passed
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+
+def look_up(root: str, path: str) -> Place:
+    """Raises OSError where PATH leads nowhere in ROOT, ValueError where it can't be a path."""
+    walk = Walk(root)
+    try:
+        walk.to(path)
+        return Place(walk.folders.pop(), walk.path(), walk.passed)
+    finally:
+        walk.close()
+
+
+def real_path(root: str, path: str) -> str:
+    """PATH without links. Raises as look_up."""
+    with look_up(root, path) as place:
+        return place.path
+
+
+class Walk:
+    """The way down from the root: a descriptor and a name for each step."""
+
+    __slots__ = ("folders", "names", "passed")
+
+    def __init__(self, root: str) -> None:
+        self.names: list[str] = []
+        self.folders = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+        self.passed = {"/"}
+
+    def path(self) -> str:
+        return "/" + "/".join(self.names)
+
+    def to(self, path: str) -> None:
+        parts = parts_of(path)
+        links = 0
+        for _ in range(MOST_PARTS):
+            if not parts:
+                return
+            link = self.step(parts.pop())
+            if link:
+                links += 1
+                if link.startswith("/"):
+                    self.back(len(self.names))
+                parts += parts_of(link)
+            if links > MOST_LINKS:
+                break
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+    def step(self, name: str) -> str:
+        """One step down, or up for "..". Where NAME is a link, no step is made and what it says comes back."""
+        if name == "..":
+            self.back(min(1, len(self.names)))
+            return ""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folders[-1])
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            try:
+                return os.readlink("", dir_fd=fd)
+            finally:
+                os.close(fd)
+        self.folders.append(fd)
+        self.names.append(name)
+        self.passed.add(self.path())
+        return ""
+
+    def back(self, steps: int) -> None:
+        for _ in range(steps):
+            os.close(self.folders.pop())
+            self.names.pop()
+
+    def close(self) -> None:
+        for fd in self.folders:
+            os.close(fd)
+
+
+def parts_of(path: str) -> list[str]:
+    """The names in PATH, the first one last."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]

@@ -18,6 +18,7 @@ static const struct form {
 } FORMS[] = {
     {"real", KIND_REAL, NAME, true},       {"ours", KIND_OURS, NAME, true},     {"library", KIND_LIBRARY, NAME, true},
     {"program", KIND_PROGRAM, PATH, true}, {"device", KIND_DEVICE, PATH, true}, {"search", KIND_SEARCH, PATH, false},
+    {"preload", KIND_PRELOAD, PATH, false},
 };
 
 static bool is_name(const char *text) {

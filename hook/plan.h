@@ -4,12 +4,12 @@
 
 #include <stddef.h>
 
-enum kind { KIND_REAL, KIND_OURS, KIND_LIBRARY, KIND_PROGRAM, KIND_DEVICE, KIND_SEARCH };
+enum kind { KIND_REAL, KIND_OURS, KIND_LIBRARY, KIND_PROGRAM, KIND_DEVICE, KIND_SEARCH, KIND_PRELOAD };
 
 struct item {
     enum kind kind;
-    const char *name;   /* SONAME, NAME or TARGET; the FOLDER of a search */
-    const char *source; /* on the host; NULL for a search */
+    const char *name;   /* SONAME, NAME or TARGET; the FOLDER of a search, the PATH of a preload */
+    const char *source; /* on the host; NULL for a search or preload */
 };
 
 #define PLAN_BYTES ((size_t)1 << 20)

@@ -50,6 +50,14 @@ int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags) {
     return look_up(rootfs->fd, path, flags, IN_ROOT);
 }
 
+DIR *rootfs_list(const struct rootfs *rootfs, const char *path) {
+    cleanup_close int fd = rootfs_resolve(rootfs, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder)
+        (void)take_fd(&fd);
+    return folder;
+}
+
 bool rootfs_absent(int error) {
     return error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG;
 }

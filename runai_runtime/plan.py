@@ -55,15 +55,18 @@ def make_plan(
     rootfs: str,
     environment: dict[str, str],
     cwd: str = "/",
+    program: str = "",
 ) -> Plan:
-    """The plan for a container with GPUS, whose grant lies in the folder GRANT."""
+    """The plan for a container with GPUS, whose grant lies in the folder GRANT and whose first program is PROGRAM."""
     plan = Plan()
     plan.line("rootfs", rootfs)
     add_libraries(plan, inventory, wanted_capabilities(environment))
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
-    for folder in search_folders(environment, cwd):
+    for folder in search_folders(environment, cwd, program):
         plan.line("search", folder)
+    for library in preloaded(environment, cwd, program):
+        plan.line("preload", library)
     need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]
     return plan
@@ -73,18 +76,42 @@ def make_plan(
 LIB = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
 
 
-def search_folders(environment: dict[str, str], cwd: str) -> list[str]:
-    """The folders of the container that its LD_LIBRARY_PATH names. One that isn't absolute, an empty one too, counts
-    from the process's working directory; $ORIGIN is the folder of whatever program runs, and is left out.
+def search_folders(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
+    """The folders of the container that its LD_LIBRARY_PATH names."""
+    words = environment.get("LD_LIBRARY_PATH", "").replace(";", ":")
+    return expanded(words.split(":"), environment, cwd, program) if words else []
+
+
+def preloaded(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
+    """The files that its LD_PRELOAD names. A bare name is looked for where every library is."""
+    words = environment.get("LD_PRELOAD", "").replace(":", " ").split(" ")
+    return expanded([word for word in words if "/" in word], environment, cwd, program)
+
+
+def expanded(words: list[str], environment: dict[str, str], cwd: str, program: str) -> list[str]:
+    """The loader's WORDS as absolute paths: one that is relative, or empty, counts from the process's working directory.
+    $ORIGIN is known for the container's first program alone.
     """
-    value = environment.get("LD_LIBRARY_PATH")
-    folders: list[str] = []
-    for word in value.replace(";", ":").split(":") if value else ():
+    paths: list[str] = []
+    for word in words:
         for lib in LIB if "LIB" in word else ("",):
-            folder = word.replace("${LIB}", lib).replace("$LIB", lib)
-            if "$" not in folder and not set(folder) & {"\t", "\n"}:
-                folders.append(folder if folder.startswith("/") else os.path.join("/", cwd, folder))
-    return list(dict.fromkeys(folders))
+            for origin in origins(environment, cwd, program) if "ORIGIN" in word else ("",):
+                path = replaced(replaced(word, "LIB", lib), "ORIGIN", origin)
+                if "$" not in path and not set(path) & {"\t", "\n"}:
+                    paths.append(os.path.join("/", cwd, path))
+    return list(dict.fromkeys(paths))
+
+
+def replaced(word: str, name: str, value: str) -> str:
+    return word.replace(f"${{{name}}}", value).replace(f"${name}", value)
+
+
+def origins(environment: dict[str, str], cwd: str, program: str) -> list[str]:
+    """The folders in which PROGRAM may lie, as its name and PATH say; where it is a link, its file lies elsewhere."""
+    if "/" in program:
+        return [os.path.dirname(os.path.join("/", cwd, program))]
+    folders = environment.get("PATH", "").split(":") if program else []
+    return [os.path.join("/", cwd, folder) for folder in folders]
 
 
 def wanted_capabilities(environment: dict[str, str]) -> set[str]:

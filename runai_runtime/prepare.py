@@ -42,7 +42,8 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> No
     gpus = choose(spec, request, inventory, environment, host)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    plan = make_plan(host, inventory, gpus, folder, specs.rootfs(spec, line.bundle), environment, specs.cwd(spec))
+    rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, program)
     for edit in plan.edits:
         edit.apply(spec)
     root = line.root or grants.default_root(host.runtime)

@@ -44,6 +44,13 @@ def cwd(spec: Spec) -> str:
     return value if isinstance(value, str) and value.startswith("/") else "/"
 
 
+def program(spec: Spec) -> str:
+    """What the container's first process runs; "" if that can't be told."""
+    arguments = section(spec, "process").get("args")
+    first = arguments[0] if isinstance(arguments, list) and arguments else ""
+    return first if isinstance(first, str) else ""
+
+
 def annotations_of(spec: Spec) -> dict[str, str]:
     return {key: value for key, value in section(spec, "annotations").items() if isinstance(value, str)}
 

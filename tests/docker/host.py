@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.docker import images
 from tests.docker.engine import Engine
 from tests.simgpu.host import SimHost
 
+CUDASH = "/usr/local/bin/cudash"
 NATIVE = Path(sysconfig.get_path("platlib"), "runai_runtime/native")
 
 
@@ -63,6 +65,48 @@ class Runai:
         """`docker run --rm` of a command in an image, with a share of the GPU unless memory is None."""
         arguments = self.arguments(*options, memory=memory)
         return self.engine.docker("run", "--rm", *arguments, image, *command, check=check)
+
+
+class Container:
+    """A container that runs in the background."""
+
+    def __init__(
+        self,
+        runai: Runai,
+        *command: str,
+        memory: str | None = "3g",
+        image: str = images.BUSYBOX,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.runai = runai
+        arguments = runai.arguments(*options, memory=memory)
+        self.id = runai.engine.docker("run", "-d", *arguments, image, *command).stdout.strip()
+
+    def execute(self, *command: str) -> str:
+        return self.runai.engine.docker("exec", self.id, *command).stdout
+
+    def logs(self) -> str:
+        return self.runai.engine.docker("logs", self.id).stdout
+
+    def wait_for(self, text: str) -> str:
+        """The logs, once TEXT is in them."""
+        for _ in range(200):
+            logs = self.logs()
+            if text in logs:
+                return logs
+            time.sleep(0.05)
+        raise AssertionError(f"{text!r} never came: {logs!r}")
+
+    @property
+    def grant(self) -> Path:
+        return self.runai.state / self.id
+
+
+def changed(runai: Runai, container: str) -> str:
+    """What `docker diff` shows besides the mount points of the test's own volumes."""
+    lines = runai.engine.docker("diff", container).stdout.splitlines()
+    kept = ("C /usr", "C /usr/local", "C /usr/local/bin", f"A {CUDASH}", "C /etc", "C /dev", "C /usr/bin", "C /usr/lib")
+    return "\n".join(line for line in lines if line not in kept and not line.startswith("C "))
 
 
 def host_mounts() -> list[str]:

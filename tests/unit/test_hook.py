@@ -451,6 +451,53 @@ def test_loader_cache_names_a_folder(debian: Container, text: bytes) -> None:
     assert result.tree["/opt/cached/libcuda.so.1"] == "ours cuda"
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("ld.so.conf", b"/opt/drv"),
+        ("ld.so.conf", b"include /etc/ld.so.conf.d/*.conf\n\t /opt/drv \t# the driver\n"),
+        ("ld.so.conf.d/nvidia.conf", b"# here:\r\n/opt/drv\r\n"),
+        (f"ld-musl-{os.uname().machine}.path", b"/lib:/opt/drv:/usr/lib"),
+        ("ld.so.preload", b"/opt/drv/libcuda.so.9"),
+        ("ld.so.preload", b"# /not/there.so\n/lib/libc.so.6:/opt/drv/libcuda.so.9 /x"),
+        ("ld.so.preload", b"/opt/link.so\n"),
+        ("ld.so.preload", b"\0/opt/drv/libcuda.so.9\0"),
+    ],
+)
+def test_lists_of_the_loader(debian: Container, file: str, text: bytes) -> None:
+    debian.file("/opt/drv/libcuda.so.9", b"theirs")
+    debian.link("/opt/link.so", "drv/../drv/libcuda.so.9")
+    debian.file(f"/etc/{file}", text)
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/drv/libcuda.so.9"] == "ours cuda"
+
+
+@pytest.mark.parametrize("file", ["ld.so.conf", "ld.so.conf.d/x", "ld.so.preload"])
+def test_list_that_is_no_list(debian: Container, file: str) -> None:
+    debian.file(f"/etc/{file}", b"x " * 40000)
+    check_refused(debian.create(), f"/etc/{file}", "64 KiB")
+    (debian.root / "etc" / file).unlink()
+    os.mkfifo(debian.root / "etc" / file)
+    check_complete(debian.create())
+
+
+@pytest.mark.parametrize("path", ["/opt/libcuda.so.9", "/opt/link.so", "/not/there.so", "/opt"])
+def test_preloaded_by_the_environment(debian: Container, path: str) -> None:
+    debian.file("/opt/libcuda.so.9", b"theirs")
+    debian.link("/opt/link.so", "/opt/libcuda.so.9")
+    debian.write_plan(["preload", path])
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/libcuda.so.9"] == ("theirs" if path in ("/not/there.so", "/opt") else "ours cuda")
+
+
+def test_preloaded_by_way_of_proc(debian: Container) -> None:
+    debian.file("/proc/x")
+    debian.write_plan(["preload", "/proc/self/root/x.so"])
+    check_refused(debian.create(before=[f"mount -t proc proc {debian.root}/proc"]), "preloaded", "/proc/self/root/x.so")
+
+
 def test_loader_cache_that_is_too_big(debian: Container) -> None:
     with debian.file("/etc/ld.so.cache").open("wb") as cache:
         cache.truncate((64 << 20) + 1)

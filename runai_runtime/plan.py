@@ -89,7 +89,8 @@ def preloaded(environment: dict[str, str], cwd: str, program: str = "") -> list[
 
 
 def expanded(words: list[str], environment: dict[str, str], cwd: str, program: str) -> list[str]:
-    """The loader's WORDS as absolute paths: one that is relative, or empty, counts from the process's working directory.
+    """The loader's WORDS as absolute paths: one that is relative, or empty, counts from the working directory.
+
     $ORIGIN is known for the container's first program alone.
     """
     paths: list[str] = []

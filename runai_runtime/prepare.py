@@ -47,7 +47,8 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> No
     for edit in plan.edits:
         edit.apply(spec)
     root = line.root or grants.default_root(host.runtime)
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text())
+    log = os.path.abspath(line.log) if line.log else ""
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), log)
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:

@@ -800,6 +800,26 @@ def test_shared_root(debian: Container) -> None:
     check_refused(result, "shared propagation", "rootfsPropagation")
 
 
+def test_root_that_is_read_only_already(debian: Container) -> None:
+    """As crun's is when the hook runs. What is made there goes through a mount that nobody sees, and is taken away."""
+    image = snapshot(debian.root)
+    root = debian.root
+    read_only = [f"mount --bind {root} {root}", f"mount -o remount,bind,ro {root}"]
+    result = debian.create(before=read_only, after=[f"touch {root}/usr/x 2>&1"])
+    check_complete(result)
+    assert result.mounts[""][0].startswith("ro")
+    assert "Read-only" in result.after[0]
+    assert debian.made()[0] == "/.runai"
+    assert debian.stage("poststop").returncode == 0
+    assert snapshot(debian.root) == image
+
+
+def test_root_on_a_read_only_file_system(debian: Container) -> None:
+    root = debian.root
+    read_only = [f"mount -t tmpfs none {root}", f"mkdir -p {root}{HOME}", f"mount -o remount,ro {root}"]
+    check_refused(debian.create(before=read_only), ".runai", "its file system is read-only")
+
+
 def test_volume_on_our_folder(debian: Container, volume: Path) -> None:
     (debian.root / ".runai").mkdir()
     check_complete(debian.create(before=bind(volume, debian.root / ".runai")))
@@ -901,6 +921,57 @@ def test_kernel_is_too_old(debian: Container, call: str, number: int) -> None:
 def test_source_goes_between_the_stages(debian: Container) -> None:
     debian.ours["libnvidia-ml.so.1"].unlink()
     check_refused(debian.create(), "ours-libnvidia-ml.so.1")
+
+
+@pytest.fixture
+def log(debian: Container) -> Path:
+    """The runtime's log, with a name that the shim notes down."""
+    log = debian.base / "bundle" / "log.json"
+    log.parent.mkdir()
+    log.write_text("what the runtime wrote\n")
+    log.chmod(0o640)
+    os.chown(log, 1, 2)
+    (debian.state / "log").write_text(str(log))
+    debian.file(f'{HOME}/glibc-hwcaps/a"b\\c\x01/libcuda.so.1', b"x")
+    os.mkfifo(debian.root / HOME[1:] / 'glibc-hwcaps/a"b\\c\x01/libcuda.so.2')
+    return log
+
+
+def test_log_gets_the_sentence(debian: Container, log: Path) -> None:
+    with log.open("a") as opened:
+        result = debian.create()
+        opened.write("error executing hook\n")
+    check_refused(result, "libcuda.so.2 can't be covered")
+    (line,) = log.read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["msg"] + "\n") == ("error", result.stderr)
+    assert len(entry["time"]) == len("2000-01-01T00:00:00Z")
+    facts = log.stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (1, 2, 0o640)
+    assert [path.name for path in log.parent.iterdir()] == ["log.json"]
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "nothing", "folder", "relative"])
+def test_log_that_is_none(debian: Container, log: Path, kind: str) -> None:
+    log.unlink()
+    if kind == "link":
+        log.symlink_to(debian.on_host("victim", b"victim"))
+    elif kind == "FIFO":
+        os.mkfifo(log)
+    elif kind == "folder":
+        log.mkdir()
+    elif kind == "relative":
+        (debian.state / "log").write_text("log.json")
+    check_refused(debian.create(), "libcuda.so.2 can't be covered")
+    assert not log.is_file() or kind == "link"
+    assert [path.name for path in log.parent.iterdir()] == (["log.json"] if kind in ("link", "FIFO", "folder") else [])
+
+
+def test_poststop_leaves_the_log_alone(debian: Container, log: Path) -> None:
+    (debian.state / "plan").unlink()
+    (debian.state / "plan").mkdir()
+    check_refused(debian.stage("poststop"), "can't be removed")
+    assert log.read_text() == "what the runtime wrote\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["prestart"], ["start", "/x"], ["prestart", "x"], ["prestart", "/x", "y"]])

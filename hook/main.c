@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
         fail("the hook was started in a way it doesn't know, it takes a stage and a state directory; run "
              "\"runai-ctl configure\" again");
     (void)umask(022);
-    cleanup_close int state = open(argv[2], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_close int state = open(argv[2], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (state < 0 && errno == ENOENT && !stage->is_start)
         return 0;
     if (state < 0)

@@ -27,20 +27,16 @@ STB_WEAK, SHN_UNDEF = 2, 0
 def fit_to_driver(host: Host, drivers: dict[str, str]) -> dict[str, str]:
     """Make a fitted copy for each of DRIVERS (SONAME: the driver's file); their paths by SONAME.
 
-    A copy lies in STATE/libvgpu/DRIVER-OURS, by the build ids of both, and is never changed in place: containers have
+    A copy lies in FITTED/DRIVER-OURS, by the build ids of both, and is never changed in place: containers have
     it mapped. Raises RefusalError when the driver's library or ours can't be read, or the copy not be written.
     """
     return {soname: fit_one(host, soname, path) for soname, path in drivers.items()}
 
 
-def fitted_folder(host: Host) -> str:
-    return os.path.join(host.state, "libvgpu")
-
-
 def fit_one(host: Host, soname: str, driver: str) -> str:
     data, ours = read_ours(os.path.join(host.libvgpu, soname), soname)
     real = read_library(driver)
-    path = os.path.join(fitted_folder(host), f"{identity(real)}-{identity(ours)}", soname)
+    path = os.path.join(host.fitted, f"{identity(real)}-{identity(ours)}", soname)
     keep(path, fitted(data, ours, real))
     return path
 
@@ -93,4 +89,4 @@ def keep(path: str, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise RefusalError(f"{path} can't be written: {reason(error)}; make room in the state directory") from error
+        raise RefusalError(f"{path} can't be written: {reason(error)}; make room there") from error

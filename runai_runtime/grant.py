@@ -128,9 +128,19 @@ def start_time(pid: int) -> int:
         return 0
 
 
-def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str, log: str = "") -> str:
-    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. LOG is the
-    runtime's log file, absolute, if it has one.
+def write_grant(
+    host: Host,
+    container: str,
+    root: str,
+    shares: list[Share],
+    plan: str,
+    log: str = "",
+    owner: tuple[int, int] | None = None,
+) -> str:
+    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
+
+    LOG is the runtime's log file, absolute, if it has one; OWNER the host's user and group that are root in the
+    container's user namespace: the createContainer hook, which runs there, has to write one file.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -153,6 +163,10 @@ def write_grant(host: Host, container: str, root: str, shares: list[Share], plan
         write(unfinished, "plan", plan)
         if log:
             write(unfinished, "log", log)
+        if owner:
+            write(unfinished, "made", "")
+            os.chown(os.path.join(unfinished, "made"), *owner)
+            os.chmod(os.path.join(unfinished, "made"), 0o600)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
         os.rename(unfinished, path)
     except OSError as error:

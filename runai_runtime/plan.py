@@ -43,6 +43,11 @@ class Plan:
                 raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
         self.lines.append("\t".join(fields))
 
+    def sources(self, *kinds: str) -> list[str]:
+        """The host's files in the lines of these KINDS."""
+        split = [line.split("\t") for line in self.lines]
+        return [fields[2] for fields in split if fields[0] in kinds and len(fields) == 3]
+
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
 

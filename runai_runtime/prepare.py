@@ -16,6 +16,7 @@ from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
 from runai_runtime.plan import make_plan
 from runai_runtime.request import MEMORY, Request, read_request
+from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_of_reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes) -> No
     plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, program)
     for edit in plan.edits:
         edit.apply(spec)
+    owner = owner_of_root(spec)
+    if owner:
+        code = plan.sources("real", "ours", "library", "program")
+        refuse_out_of_reach(owner, [host.hook, host.state], code + plan.sources("device"))
+        refuse_not_runnable(code)
     root = line.root or grants.default_root(host.runtime)
     log = os.path.abspath(line.log) if line.log else ""
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), log)
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), log, owner)
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:
@@ -78,17 +84,12 @@ def refuse_shared_root(spec: Spec) -> None:
 
 
 def refuse_unbounded(spec: Spec, host: Host) -> None:
-    """What a share can't hold against, or isn't made for yet."""
+    """What a share can't hold against."""
     if specs.may_mount(spec) and not host.allow_sys_admin:
         raise RefusalError(
             "the container has CAP_SYS_ADMIN (--privileged, --cap-add), with which it can take away what keeps its "
             'share and change the driver\'s files on the host; run it without, or set "allow_sys_admin" to true in '
             f"{host.path}",
-        )
-    if specs.has_user_namespace(spec):
-        raise RefusalError(
-            "the container has a user namespace of its own (userns-remap), in which a share can't be set up yet; run "
-            "it with --userns=host",
         )
 
 

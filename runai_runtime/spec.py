@@ -76,10 +76,6 @@ def may_mount(spec: Spec) -> bool:
     return isinstance(bounding, list) and "CAP_SYS_ADMIN" in bounding
 
 
-def has_user_namespace(spec: Spec) -> bool:
-    return bool(section(spec, "linux").get("uidMappings"))
-
-
 def odd_key(spec: Spec) -> str:
     """A key that the low-level runtime, whose JSON reader takes no notice of case, reads as one that matters; or ""."""
     matters = {"process", "annotations", "linux", "hooks", "mounts", "root"}

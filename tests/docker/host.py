@@ -22,6 +22,7 @@ def native(folder: Path, runtime: str = "/usr/sbin/runc") -> dict[str, Any]:
         "runtime": runtime,
         "state": str(folder / "state"),
         "libvgpu": str(NATIVE),
+        "fitted": str(folder / "state/libvgpu"),
         "hook": str(NATIVE / "runai-hook"),
     }
 
@@ -110,13 +111,16 @@ def changed(runai: Runai, container: str) -> str:
 
 
 def host_mounts() -> list[str]:
-    """The host's mount points, without those of simulated GPUs and of engines, which others may start meanwhile.
+    """The host's mount points, without those of simulated GPUs, engines and tests, which others may start meanwhile.
 
     What an engine mounts for its containers is its own; what we would leave behind lies deeper than its root folders.
     """
     points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
-    return sorted(point for point, kind in kinds.items() if not kind.startswith("fuse") and "/runai-dev/" not in point)
+    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-")
+    return sorted(
+        point for point, kind in kinds.items() if not kind.startswith("fuse") and not point.startswith(beside)
+    )
 
 
 def mounts_in(engine: Engine) -> list[str]:

@@ -9,7 +9,8 @@
  * EROFS. */
 int writable_folder(const struct rootfs *rootfs, int folder);
 
-/* What was made as LEAF in such a folder and is open as MADE, looked up in FOLDER itself. Returns a descriptor, or -1. */
+/* What was made as LEAF in such a folder and is open as MADE, looked up in FOLDER itself. Returns a descriptor, or -1
+ * with errno. */
 int writable_found(int folder, const char *leaf, int made);
 
 #endif

@@ -4,13 +4,7 @@
 #include "fail.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
-
-#define PROC_SUPER_MAGIC 0x9fa0 /* as in linux/magic.h */
-#define SYSFS_MAGIC 0x62656572
 
 static const char CACHE[] = "/etc/ld.so.cache";
 #define BYTES (64L << 20)
@@ -50,28 +44,8 @@ static void take(struct collector *collector, const char *bytes, size_t count) {
     }
 }
 
-/* The cache for reading; -1 when there is none. Opening some files does something (a FIFO waits, the kernel's log loses
- * what is read), so it is looked at first; and what /proc and /sys hold is never a cache, though it may say so. */
-static int open_cache(const struct rootfs *rootfs) {
-    cleanup_close int found = rootfs_resolve(rootfs, CACHE, O_PATH);
-    struct stat facts;
-    struct statfs system;
-    if (found < 0 && !rootfs_absent(errno))
-        fail("the image's %s can't be opened, %s; look at the image and its volumes", CACHE, why(errno));
-    if (found < 0 || fstat(found, &facts) < 0 || !S_ISREG(facts.st_mode))
-        return -1; /* nor does the loader read anything else */
-    if (fstatfs(found, &system) < 0 || system.f_type == PROC_SUPER_MAGIC || system.f_type == SYSFS_MAGIC)
-        fail("the image's %s can't be checked, it is a link into /proc or /sys; run ldconfig in the image", CACHE);
-    char path[32];
-    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", found);
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0)
-        fail("the image's %s can't be opened, %s; look at the image and its volumes", CACHE, why(errno));
-    return fd;
-}
-
 void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
-    cleanup_close int fd = open_cache(rootfs);
+    cleanup_close int fd = image_open(rootfs, CACHE);
     if (fd < 0)
         return;
     static struct collector collector;

@@ -2,10 +2,7 @@
 #ifndef RUNAI_CACHE_H
 #define RUNAI_CACHE_H
 
-#include "rootfs.h"
-
-/* A path that begins with a slash; it may be changed but not kept. */
-typedef void see_path(void *context, char *path);
+#include "image.h"
 
 /* Calls SEE for everything in the cache that could be a path. The cache is the image's, so it isn't believed to have
  * the form of one: any text up to a NUL counts, from each of its slashes on, since an entry may point into the middle

@@ -56,7 +56,8 @@ static void carry_out(struct loader *loader, int own, const struct item *item) {
         if (!cover_target(rootfs, item->name, item->source, DEVICE))
             blocked(rootfs, item->name);
         return;
-    case KIND_SEARCH: return; /* the loader has it */
+    case KIND_SEARCH:
+    case KIND_PRELOAD: return; /* the loader has it */
     }
 }
 

@@ -1,5 +1,7 @@
 #include "fail.h"
 
+#include "log.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +25,8 @@ noreturn void fail(const char *format, ...) {
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
             text[i] = '?';
+    text[length] = '\0';
+    log_replace(text);
     text[length++] = '\n';
     /* If stderr is gone there is nobody to tell; the exit code still says it. */
     ssize_t written = write(STDERR_FILENO, text, length);

@@ -1,4 +1,4 @@
-/* The one way in which a stage ends early. runc puts what we write to stderr into docker's error message. */
+/* The one way in which a stage ends early. What is said then gets into docker's error message (log.h). */
 #ifndef RUNAI_FAIL_H
 #define RUNAI_FAIL_H
 

@@ -3,6 +3,7 @@
 #include "cache.h"
 #include "cleanup.h"
 #include "fail.h"
+#include "lists.h"
 #include "propagation.h"
 
 #include <errno.h>
@@ -100,21 +101,13 @@ static void add_legacy(struct loader *loader, const char *path, int depth) {
     }
 }
 
-static DIR *list(const struct rootfs *rootfs, const char *path) {
-    cleanup_close int fd = rootfs_resolve(rootfs, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    if (folder)
-        (void)take_fd(&fd);
-    return folder;
-}
-
 /* The variants for newer processors (glibc 2.33 and later): which one is taken hangs on the machine, so all of them. */
 static void add_variants(struct loader *loader, const char *path) {
     char variants[PATH_MAX];
     char below[PATH_MAX];
     if (snprintf(variants, sizeof variants, "%s/glibc-hwcaps", path) >= (int)sizeof variants)
         return;
-    cleanup_closedir DIR *folder = list(loader->rootfs, variants);
+    cleanup_closedir DIR *folder = rootfs_list(loader->rootfs, variants);
     if (!folder && !rootfs_absent(errno))
         fail("the folder %s can't be listed, %s; look at the image and its volumes", variants, why(errno));
     for (struct dirent *entry = NULL; folder && (entry = readdir(folder)) != NULL;)
@@ -146,25 +139,30 @@ static struct ours *find_ours(struct loader *loader, const char *name) {
     return NULL;
 }
 
-/* One path of the cache: where one of our libraries' names is, there is a folder of the loader's. */
-static void add_cached(void *context, char *path) {
-    struct loader *loader = context;
+/* The folder of PATH, if its file goes by a name of our libraries. */
+static bool add_folder_of(struct loader *loader, char *path) {
     char *slash = strrchr(path, '/');
     if (!find_ours(loader, slash + 1))
-        return;
-    if (++loader->cached > CACHED)
-        fail("the image can't be checked for driver libraries, its /etc/ld.so.cache names more than %d; run ldconfig in "
-             "the image", CACHED);
+        return false;
     *slash = '\0';
     add_folder(loader, *path ? path : "/");
     *slash = '/';
+    return true;
+}
+
+/* One path of the cache: where one of our libraries' names is, there is a folder of the loader's. */
+static void add_cached(void *context, char *path) {
+    struct loader *loader = context;
+    if (add_folder_of(loader, path) && ++loader->cached > CACHED)
+        fail("the image can't be checked for driver libraries, its /etc/ld.so.cache names more than %d; run ldconfig in "
+             "the image", CACHED);
 }
 
 /* Newer drivers that CUDA images bring along lie in /usr/local/cuda-VERSION/compat or a subfolder of it, and some put
  * them into the loader's way only when they start. */
 static void add_compat(struct loader *loader) {
     static const char LOCAL[] = "/usr/local";
-    cleanup_closedir DIR *local = list(loader->rootfs, LOCAL);
+    cleanup_closedir DIR *local = rootfs_list(loader->rootfs, LOCAL);
     char compat[PATH_MAX];
     char below[PATH_MAX];
     for (struct dirent *entry = NULL; local && (entry = readdir(local)) != NULL;) {
@@ -173,12 +171,39 @@ static void add_compat(struct loader *loader) {
         if (snprintf(compat, sizeof compat, "%s/%s/compat", LOCAL, entry->d_name) >= (int)sizeof compat)
             continue;
         add_folder(loader, compat);
-        cleanup_closedir DIR *folder = list(loader->rootfs, compat);
+        cleanup_closedir DIR *folder = rootfs_list(loader->rootfs, compat);
         for (struct dirent *inner = NULL; folder && (inner = readdir(folder)) != NULL;)
             if (inner->d_name[0] != '.' && !strstr(inner->d_name, ".so") &&
                 snprintf(below, sizeof below, "%s/%s", compat, inner->d_name) < (int)sizeof below)
                 add_folder(loader, below);
     }
+}
+
+static void add_told(void *context, char *path) {
+    add_folder(context, path);
+}
+
+/* A library that is loaded before all others: where it is a driver's, under its own name or behind a link, it is covered
+ * as one in a folder of the loader's. */
+static void add_preloaded(void *context, char *path) {
+    struct loader *loader = context;
+    char real[PATH_MAX];
+    cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH);
+    if (fd < 0 && !rootfs_absent(errno))
+        fail("the preloaded library %s can't be looked at, %s; look at LD_PRELOAD and /etc/ld.so.preload", path,
+             why(errno));
+    (void)add_folder_of(loader, path);
+    if (fd >= 0 && rootfs_path(loader->rootfs, fd, real))
+        (void)add_folder_of(loader, real);
+}
+
+/* What the container's environment names. */
+static void add_planned(struct loader *loader, const struct item *item) {
+    char path[PATH_MAX];
+    if (item->kind == KIND_SEARCH)
+        add_folder(loader, item->name);
+    if (item->kind == KIND_PRELOAD && snprintf(path, sizeof path, "%s", item->name) < (int)sizeof path)
+        add_preloaded(loader, path);
 }
 
 void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan *plan) {
@@ -198,8 +223,9 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
         add_folder(loader, USUAL[i]);
     add_compat(loader);
     for (size_t i = 0; i < plan->count; i++)
-        if (plan->items[i].kind == KIND_SEARCH)
-            add_folder(loader, plan->items[i].name);
+        add_planned(loader, &plan->items[i]);
+    lists_each_folder(rootfs, add_told, loader);
+    lists_each_preload(rootfs, add_preloaded, loader);
     cache_each_path(rootfs, add_cached, loader);
 }
 
@@ -222,7 +248,7 @@ static void see_one(const struct loader *loader, struct ours *ours, const char *
 }
 
 static void each_in(struct loader *loader, const char *path, see_entry *see) {
-    cleanup_closedir DIR *folder = list(loader->rootfs, path);
+    cleanup_closedir DIR *folder = rootfs_list(loader->rootfs, path);
     if (!folder)
         fail("the folder %s can't be listed, %s; look at the image and its volumes", path, why(errno));
     errno = 0;

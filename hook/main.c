@@ -2,6 +2,7 @@
  * directory is STATE, the OCI state comes on stdin (docs/architecture.md). */
 #include "cleanup.h"
 #include "fail.h"
+#include "log.h"
 #include "stages.h"
 
 #include <errno.h>
@@ -13,11 +14,11 @@
 static const struct stage {
     const char *name;
     void (*run)(const char *path, int state);
-    bool may_be_gone; /* poststop may be done twice */
+    bool is_start; /* a failure is the container's; poststop may also be done twice */
 } STAGES[] = {
-    {"prestart", stage_prestart, false},
-    {"createContainer", stage_create_container, false},
-    {"poststop", stage_poststop, true},
+    {"prestart", stage_prestart, true},
+    {"createContainer", stage_create_container, true},
+    {"poststop", stage_poststop, false},
 };
 
 static const struct stage *find_stage(const char *name) {
@@ -43,11 +44,13 @@ int main(int argc, char **argv) {
         fail("the hook was started in a way it doesn't know, it takes a stage and a state directory; run "
              "\"runai-ctl configure\" again");
     (void)umask(022);
-    cleanup_close int state = open(argv[2], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (state < 0 && errno == ENOENT && stage->may_be_gone)
+    cleanup_close int state = open(argv[2], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (state < 0 && errno == ENOENT && !stage->is_start)
         return 0;
     if (state < 0)
         fail("the state directory %s can't be opened, %s; start the container again", argv[2], why(errno));
+    if (stage->is_start)
+        log_remember(state);
     stage->run(argv[2], state);
     return 0;
 }

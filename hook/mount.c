@@ -8,8 +8,12 @@
 
 static void change_attributes(int mount, uint64_t set, uint64_t clear, const char *name) {
     struct mount_attr change = {.attr_set = set, .attr_clr = clear, .propagation = MS_PRIVATE};
-    if (sys_mount_setattr(mount, &change) < 0)
-        fail("the mount of %s can't be restricted, %s; use a kernel of 5.12 or later", name, why(errno));
+    if (sys_mount_setattr(mount, &change) == 0)
+        return;
+    if (errno == EPERM && clear)
+        fail("%s can't be mounted, its file system is mounted noexec and no user namespace can undo that; keep it on "
+             "another one, or run the container with --userns=host", name);
+    fail("the mount of %s can't be restricted, %s; use a kernel of 5.12 or later", name, why(errno));
 }
 
 /* A clone has the attributes of the mount that it comes from, and the state directory's is often noexec: Debian and

@@ -18,7 +18,7 @@ static const struct form {
 } FORMS[] = {
     {"real", KIND_REAL, NAME, 3},       {"ours", KIND_OURS, NAME, 3},     {"library", KIND_LIBRARY, NAME, 3},
     {"program", KIND_PROGRAM, PATH, 3}, {"device", KIND_DEVICE, PATH, 3}, {"search", KIND_SEARCH, PATH, 2},
-    {"image-real", KIND_IMAGE_REAL, NAME, 4},
+    {"preload", KIND_PRELOAD, PATH, 2}, {"image-real", KIND_IMAGE_REAL, NAME, 4},
 };
 
 static bool is_name(const char *text) {

@@ -4,12 +4,21 @@
 
 #include <stddef.h>
 
-enum kind { KIND_REAL, KIND_IMAGE_REAL, KIND_OURS, KIND_LIBRARY, KIND_PROGRAM, KIND_DEVICE, KIND_SEARCH };
+enum kind {
+    KIND_REAL,
+    KIND_IMAGE_REAL,
+    KIND_OURS,
+    KIND_LIBRARY,
+    KIND_PROGRAM,
+    KIND_DEVICE,
+    KIND_SEARCH,
+    KIND_PRELOAD
+};
 
 struct item {
     enum kind kind;
-    const char *name;   /* SONAME, NAME or TARGET; the FOLDER of a search */
-    const char *source; /* on the host; in the container for an image's own library; NULL for a search */
+    const char *name;   /* SONAME, NAME or TARGET; the FOLDER of a search, the PATH of a preload */
+    const char *source; /* on the host; in the container for an image's own library; NULL for a search or preload */
     const char *stamp;  /* of an image's own library, as the shim saw it; else NULL */
 };
 

@@ -4,6 +4,7 @@
 #include "fail.h"
 #include "kernel.h"
 #include "propagation.h"
+#include "writable.h"
 
 #include <errno.h>
 #include <string.h>
@@ -50,6 +51,14 @@ int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags) {
     return look_up(rootfs->fd, path, flags, IN_ROOT);
 }
 
+DIR *rootfs_list(const struct rootfs *rootfs, const char *path) {
+    cleanup_close int fd = rootfs_resolve(rootfs, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (folder)
+        (void)take_fd(&fd);
+    return folder;
+}
+
 bool rootfs_absent(int error) {
     return error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG;
 }
@@ -90,7 +99,7 @@ static void note(const struct rootfs *rootfs, int folder, const char *leaf) {
 
 /* The error of an attempt to make PATH in FOLDER: a volume is for the caller, anything else is the end. */
 static int not_made(struct rootfs *rootfs, int folder, const char *path) {
-    if (errno != EROFS)
+    if (errno != EROFS || mount_id(folder) == rootfs->mount)
         fail("the mount point %s can't be made, %s; look at the image and its volumes", path, why(errno));
     struct mount_facts facts;
     mount_look_up(rootfs, folder, &facts);
@@ -109,30 +118,33 @@ static bool is_volume(const struct rootfs *rootfs, int folder) {
     return !facts.own_tmpfs;
 }
 
-static int make_file(struct rootfs *rootfs, int folder, const char *leaf, const char *path) {
-    refuse_shared(rootfs, folder, path);
-    if (is_volume(rootfs, folder)) {
-        errno = EROFS;
-        return not_made(rootfs, folder, path);
-    }
-    note(rootfs, folder, leaf);
-    int fd = openat(folder, leaf, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
-    return fd >= 0 ? fd : not_made(rootfs, folder, path);
+static int make_in(int folder, const char *leaf, bool is_folder) {
+    if (!is_folder)
+        return openat(folder, leaf, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
+    if (mkdirat(folder, leaf, 0755) < 0)
+        return -1;
+    return look_up(folder, leaf, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH);
 }
 
-static int make_folder(struct rootfs *rootfs, int folder, const char *leaf, const char *path) {
+/* The same by way of a writable mount of the root. What is mounted on has to be on the container's own. */
+static int make_anyway(const struct rootfs *rootfs, int folder, const char *leaf, bool is_folder) {
+    cleanup_close int writable = writable_folder(rootfs, folder);
+    cleanup_close int made = writable < 0 ? -1 : make_in(writable, leaf, is_folder);
+    return made < 0 ? -1 : writable_found(folder, leaf, made);
+}
+
+/* Makes LEAF, an empty file or a folder, in FOLDER; PATH is its name for messages. */
+static int make(struct rootfs *rootfs, int folder, const char *leaf, const char *path, bool is_folder) {
     refuse_shared(rootfs, folder, path);
     if (is_volume(rootfs, folder)) {
         errno = EROFS;
         return not_made(rootfs, folder, path);
     }
     note(rootfs, folder, leaf);
-    if (mkdirat(folder, leaf, 0755) < 0)
-        return not_made(rootfs, folder, path);
-    int fd = look_up(folder, leaf, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_BENEATH);
-    if (fd < 0)
-        fail("the folder %s is gone again, %s; start the container again", path, why(errno));
-    return fd;
+    int fd = make_in(folder, leaf, is_folder);
+    if (fd < 0 && errno == EROFS && mount_id(folder) == rootfs->mount)
+        fd = make_anyway(rootfs, folder, leaf, is_folder);
+    return fd >= 0 ? fd : not_made(rootfs, folder, path);
 }
 
 /* Splits PATH into its folder and its last part, a copy each. A path that ends in a slash or dots has no last part. */
@@ -161,7 +173,7 @@ int rootfs_folder(struct rootfs *rootfs, const char *path) {
     cleanup_close int link = look_up(folder, leaf, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
     if (link >= 0)
         fail("the folder %s can't be made, a symbolic link to nowhere has its name; remove it from the image", path);
-    return make_folder(rootfs, folder, leaf, path);
+    return make(rootfs, folder, leaf, path, true);
 }
 
 /* Where the link LINK in FOLDER points to, as a path of the container. */
@@ -200,7 +212,7 @@ static int make_missing(struct rootfs *rootfs, const char *wanted) {
                  "remove the link from the image", wanted, path);
         cleanup_close int there = look_up(folder, leaf, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
         if (there < 0 && errno == ENOENT)
-            return make_file(rootfs, folder, leaf, wanted);
+            return make(rootfs, folder, leaf, wanted, false);
         struct stat facts;
         if (there < 0 || fstat(there, &facts) < 0 || !S_ISLNK(facts.st_mode))
             fail("the mount point %s can't be made, %s changed meanwhile; start the container again", wanted, path);
@@ -238,7 +250,7 @@ int rootfs_mount_point(struct rootfs *rootfs, const char *path) {
 int rootfs_own_folder(struct rootfs *rootfs, const char *name) {
     int fd = look_up(rootfs->fd, name, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
     if (fd < 0 && errno == ENOENT)
-        fd = make_folder(rootfs, rootfs->fd, name, name);
+        fd = make(rootfs, rootfs->fd, name, name, true);
     if (fd < 0)
         fail("the folder /%s can't be made, %s; make the container's root writable for the runtime", name, why(errno));
     struct stat facts;

@@ -4,6 +4,7 @@
 #ifndef RUNAI_ROOTFS_H
 #define RUNAI_ROOTFS_H
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,6 +21,9 @@ void rootfs_open(struct rootfs *rootfs, const char *path, int state);
 
 /* Looks PATH up as the container would. FLAGS are those of open. Returns a descriptor, or -1 with errno. */
 int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags);
+
+/* The folder at PATH, for reading; NULL with errno. */
+DIR *rootfs_list(const struct rootfs *rootfs, const char *path);
 
 /* True if the errno of a look-up says that there is nothing. Not ELOOP: it also stands for the links of /proc, which
  * lead somewhere once the container runs. */

@@ -42,7 +42,12 @@ PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin",
 
 def defaults() -> dict[str, Any]:
     """The configuration of a host with Debian's runc, for the libraries and the hook of this package."""
-    return {"runtime": "/usr/sbin/runc", "hook": str(NATIVE / "runai-hook"), "libvgpu": str(NATIVE)}
+    return {
+        "runtime": "/usr/sbin/runc",
+        "hook": str(NATIVE / "runai-hook"),
+        "libvgpu": str(NATIVE),
+        "fitted": "/var/lib/runai-runtime",
+    }
 
 
 def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> None:

@@ -26,8 +26,8 @@ AGAIN = "install runai-runtime again"
 def fit_to_driver(host: Host, drivers: dict[str, str]) -> dict[str, str]:
     """Make a fitted copy for each of DRIVERS (SONAME: the driver's file); their paths by SONAME.
 
-    A copy lies in STATE/libvgpu/HASH and is never changed in place: containers have it mapped. Raises RefusalError when
-    the driver's library or ours can't be read, or the copy not be written.
+    A copy lies in FITTED/HASH and is never changed in place: containers have it mapped. Raises RefusalError when the
+    driver's library or ours can't be read, or the copy not be written.
     """
     from runai_runtime.elf import parse, read_library
 
@@ -57,10 +57,6 @@ def fit_to_image(host: Host, soname: str, real: Symbols) -> str:
     return keep(host, soname, fitted(data, ours.exports, real.exports))
 
 
-def fitted_folder(host: Host) -> str:
-    return os.path.join(host.state, "libvgpu")
-
-
 def read_ours(source: str) -> bytes:
     try:
         with open(source, "rb") as file:
@@ -78,7 +74,7 @@ def fitted(data: bytes, ours: dict[str, Export], real: dict[str, Export]) -> byt
 
 def keep(host: Host, soname: str, data: bytes) -> str:
     """The path of a file SONAME that holds DATA, written in one step; one that holds it already stays as it is."""
-    path = os.path.join(fitted_folder(host), hashlib.sha256(data).hexdigest()[:40], soname)
+    path = os.path.join(host.fitted, hashlib.sha256(data).hexdigest()[:40], soname)
     try:
         with open(path, "rb") as file:
             if file.read() == data:
@@ -93,5 +89,5 @@ def keep(host: Host, soname: str, data: bytes) -> str:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise RefusalError(f"{path} can't be written: {reason(error)}; make room in the state directory") from error
+        raise RefusalError(f"{path} can't be written: {reason(error)}; make room there") from error
     return path

@@ -128,9 +128,22 @@ def start_time(pid: int) -> int:
         return 0
 
 
-def write_grant(host: Host, container: str, root: str, shares: list[Share], plan: str, libcuda: dict[str, str]) -> str:
-    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. LIBCUDA
-    says which one is behind ours: for whoever reads the grant.
+def write_grant(
+    host: Host,
+    container: str,
+    root: str,
+    shares: list[Share],
+    plan: str,
+    libcuda: dict[str, str],
+    log: str = "",
+    owner: tuple[int, int] | None = None,
+) -> str:
+    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
+
+    LIBCUDA says which one is behind ours: for whoever reads the grant.
+
+    LOG is the runtime's log file, absolute, if it has one; OWNER the host's user and group that are root in the
+    container's user namespace: the createContainer hook, which runs there, has to write one file.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -152,6 +165,12 @@ def write_grant(host: Host, container: str, root: str, shares: list[Share], plan
         os.chmod(unfinished, 0o711)  # noqa: S103 - files in it are mounted into the container; mkdir has the umask
         write(unfinished, "limits", "".join(f"{s.gpu.uuid} {s.limit} {s.gpu.context}\n" for s in shares))
         write(unfinished, "plan", plan)
+        if log:
+            write(unfinished, "log", log)
+        if owner:
+            write(unfinished, "made", "")
+            os.chown(os.path.join(unfinished, "made"), *owner)
+            os.chmod(os.path.join(unfinished, "made"), 0o600)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
         os.rename(unfinished, path)
     except OSError as error:
@@ -171,13 +190,13 @@ def describe(share: Share) -> dict[str, Any]:
 
 
 def write(folder: str, name: str, text: str) -> None:
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+    with open(os.path.join(folder, name), "w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(file.fileno(), 0o444)
         file.write(text)
 
 
 KEPT = frozenset({"host.json", "libvgpu"})  # what else lies in STATE
-FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "made")
+FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "log", "made")
 
 
 def remove_grant(path: str) -> None:

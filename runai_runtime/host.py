@@ -17,7 +17,7 @@ DEFAULT_PATH = "/etc/runai-runtime/config.json"
 class Host:
     """A configuration file, read. Paths are absolute."""
 
-    __slots__ = ("allow_sys_admin", "devices", "driver", "hook", "libvgpu", "path", "runtime", "state")
+    __slots__ = ("allow_sys_admin", "devices", "driver", "fitted", "hook", "libvgpu", "path", "runtime", "state")
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
         self.path = path
@@ -25,6 +25,7 @@ class Host:
         self.hook: str = values["hook"]
         self.libvgpu: str = values["libvgpu"]  # folder
         self.state: str = values.get("state", "/run/runai")
+        self.fitted: str = values.get("fitted", os.path.join(self.state, "libvgpu"))
         self.driver: dict[str, Any] = values.get("driver", {})
         self.allow_sys_admin: bool = values.get("allow_sys_admin", False)
         self.devices: str = self.driver.get("devices", "/dev")
@@ -40,7 +41,7 @@ def check(values: object) -> str:
     for key in ("runtime", "hook", "libvgpu"):
         if key not in values:
             return f'it has no "{key}"'
-    for key in ("runtime", "hook", "libvgpu", "state"):
+    for key in ("runtime", "hook", "libvgpu", "state", "fitted"):
         value = values.get(key, "/")
         if not isinstance(value, str) or not os.path.isabs(value) or set(value) & {"\t", "\n"}:
             return f'its "{key}" is not an absolute path'

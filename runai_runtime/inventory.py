@@ -106,7 +106,7 @@ def read_cache(host: Host) -> Inventory | None:
             values = json.loads(file.read())
         if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
             return None
-        if values["libvgpu"] != host.libvgpu:
+        if (values["libvgpu"], values["fitted"]) != (host.libvgpu, host.fitted):
             return None
         if any(stamp(path) != seen for path, seen in values["stamps"].items()):
             return None

@@ -46,6 +46,11 @@ class Plan:
                 raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
         self.lines.append("\t".join(fields))
 
+    def sources(self, *kinds: str) -> list[str]:
+        """The host's files in the lines of these KINDS."""
+        split = [line.split("\t") for line in self.lines]
+        return [fields[2] for fields in split if fields[0] in kinds and len(fields) == 3]
+
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
 
@@ -60,17 +65,21 @@ def make_plan(
     cwd: str = "/",
     search: Iterable[str] = (),
     image: ImageDriver | None = None,
+    program: str = "",
 ) -> Plan:
-    """The plan for a container with GPUS, whose grant lies in the folder GRANT. SEARCH: more folders of the container
-    that may have libraries of the driver. IMAGE is the libcuda that the image brings along, if that is to be used.
+    """The plan for a container with GPUS, whose grant lies in the folder GRANT and whose first program is PROGRAM.
+    SEARCH: more folders of the container that may have libraries of the driver. IMAGE is the libcuda that the image
+    brings along, if that is to be used.
     """
     plan = Plan()
     plan.line("rootfs", rootfs)
     add_libraries(plan, inventory, wanted_capabilities(environment), image)
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
-    for folder in dict.fromkeys([*search_folders(environment, cwd), *search]):
+    for folder in dict.fromkeys([*search_folders(environment, cwd, program), *search]):
         plan.line("search", folder)
+    for library in preloaded(environment, cwd, program):
+        plan.line("preload", library)
     need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]
     return plan
@@ -80,18 +89,43 @@ def make_plan(
 LIB = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
 
 
-def search_folders(environment: dict[str, str], cwd: str) -> list[str]:
-    """The folders of the container that its LD_LIBRARY_PATH names. One that isn't absolute, an empty one too, counts
-    from the process's working directory; $ORIGIN is the folder of whatever program runs, and is left out.
+def search_folders(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
+    """The folders of the container that its LD_LIBRARY_PATH names."""
+    words = environment.get("LD_LIBRARY_PATH", "").replace(";", ":")
+    return expanded(words.split(":"), environment, cwd, program) if words else []
+
+
+def preloaded(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
+    """The files that its LD_PRELOAD names. A bare name is looked for where every library is."""
+    words = environment.get("LD_PRELOAD", "").replace(":", " ").split(" ")
+    return expanded([word for word in words if "/" in word], environment, cwd, program)
+
+
+def expanded(words: list[str], environment: dict[str, str], cwd: str, program: str) -> list[str]:
+    """The loader's WORDS as absolute paths: one that is relative, or empty, counts from the working directory.
+
+    $ORIGIN is known for the container's first program alone.
     """
-    value = environment.get("LD_LIBRARY_PATH")
-    folders: list[str] = []
-    for word in value.replace(";", ":").split(":") if value else ():
+    paths: list[str] = []
+    for word in words:
         for lib in LIB if "LIB" in word else ("",):
-            folder = word.replace("${LIB}", lib).replace("$LIB", lib)
-            if "$" not in folder and not set(folder) & {"\t", "\n"}:
-                folders.append(folder if folder.startswith("/") else os.path.join("/", cwd, folder))
-    return list(dict.fromkeys(folders))
+            for origin in origins(environment, cwd, program) if "ORIGIN" in word else ("",):
+                path = replaced(replaced(word, "LIB", lib), "ORIGIN", origin)
+                if "$" not in path and not set(path) & {"\t", "\n"}:
+                    paths.append(os.path.join("/", cwd, path))
+    return list(dict.fromkeys(paths))
+
+
+def replaced(word: str, name: str, value: str) -> str:
+    return word.replace(f"${{{name}}}", value).replace(f"${name}", value)
+
+
+def origins(environment: dict[str, str], cwd: str, program: str) -> list[str]:
+    """The folders in which PROGRAM may lie, as its name and PATH say; where it is a link, its file lies elsewhere."""
+    if "/" in program:
+        return [os.path.dirname(os.path.join("/", cwd, program))]
+    folders = environment.get("PATH", "").split(":") if program else []
+    return [os.path.join("/", cwd, folder) for folder in folders]
 
 
 def wanted_capabilities(environment: dict[str, str]) -> set[str]:

@@ -19,6 +19,7 @@ from runai_runtime.inventory import Gpu, Inventory, read_inventory
 from runai_runtime.plan import OURS, make_plan, need, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
+from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_of_reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,14 +44,21 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     gpus = choose(spec, request, inventory, environment)
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
-    rootfs, cwd, mounted = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.mounted_beside(spec, OURS.values())
-    image = image_driver(host, inventory, spec, rootfs, search_folders(environment, cwd))
-    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, mounted, image)
+    rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
+    mounted = specs.mounted_beside(spec, OURS.values())
+    image = image_driver(host, inventory, spec, rootfs, search_folders(environment, cwd, program))
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, mounted, image, program)
     for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
+    owner = owner_of_root(spec)
+    if owner:
+        code = plan.sources("real", "ours", "library", "program")
+        refuse_out_of_reach(owner, [host.hook, host.state], code + plan.sources("device"))
+        refuse_not_runnable(code)
     root = line.root or grants.default_root(runtime)
+    log = os.path.abspath(line.log) if line.log else ""
     libcuda = describe(image, inventory)
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda)
+    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner)
     try:
         replace(path, json.dumps(spec).encode())
     except BaseException:
@@ -102,17 +110,12 @@ def refuse_shared_root(spec: Spec) -> None:
 
 
 def refuse_unbounded(spec: Spec, host: Host) -> None:
-    """What a share can't hold against, or isn't made for yet."""
+    """What a share can't hold against."""
     if specs.may_mount(spec) and not host.allow_sys_admin:
         raise RefusalError(
             "the container has CAP_SYS_ADMIN (--privileged, --cap-add), with which it can take away what keeps its "
             'share and change the driver\'s files on the host; run it without, or set "allow_sys_admin" to true in '
             f"{host.path}",
-        )
-    if specs.has_user_namespace(spec):
-        raise RefusalError(
-            "the container has a user namespace of its own (userns-remap), in which a share can't be set up yet; run "
-            "it with --userns=host",
         )
 
 

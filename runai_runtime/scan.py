@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 
 from runai_runtime.errors import RefusalError
-from runai_runtime.fit import fit_to_driver, fitted_folder
+from runai_runtime.fit import fit_to_driver
 from runai_runtime.host import Host
 from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
 from runai_runtime.plan import OURS
@@ -67,7 +67,7 @@ def write_cache(host: Host) -> None:
     once. Raises RefusalError without a driver or a GPU.
     """
     os.makedirs(host.state, mode=0o711, exist_ok=True)
-    with locked(fitted_folder(host)):
+    with locked(host.fitted):
         if read_cache(host) is None:
             replace_cache(cache_path(host), scan(host))
 
@@ -108,6 +108,7 @@ def scan(host: Host) -> dict[str, Any]:
         "circumstances": circumstances(),
         "for": host.driver,
         "libvgpu": host.libvgpu,
+        "fitted": host.fitted,
         "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values())},
         "ours": ours,
         "driver": driver,

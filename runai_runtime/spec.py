@@ -45,6 +45,13 @@ def cwd(spec: Spec) -> str:
     return value if isinstance(value, str) and value.startswith("/") else "/"
 
 
+def program(spec: Spec) -> str:
+    """What the container's first process runs; "" if that can't be told."""
+    arguments = section(spec, "process").get("args")
+    first = arguments[0] if isinstance(arguments, list) and arguments else ""
+    return first if isinstance(first, str) else ""
+
+
 def annotations_of(spec: Spec) -> dict[str, str]:
     return {key: value for key, value in section(spec, "annotations").items() if isinstance(value, str)}
 
@@ -75,10 +82,6 @@ def may_mount(spec: Spec) -> bool:
     """Whether the container's processes can have CAP_SYS_ADMIN over the host's mounts."""
     bounding = section(section(spec, "process"), "capabilities").get("bounding")
     return isinstance(bounding, list) and "CAP_SYS_ADMIN" in bounding
-
-
-def has_user_namespace(spec: Spec) -> bool:
-    return bool(section(spec, "linux").get("uidMappings"))
 
 
 def odd_key(spec: Spec) -> str:

@@ -22,6 +22,10 @@ __all__ = ["Engine", "EngineError"]
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 START_SECONDS = 30.0
 
+# Whose subordinate ids a remapped engine uses, and the first of them. dockerd wants a user that the host has.
+REMAP_USER = "daemon"
+REMAPPED = 100000
+
 CONTAINERD_CONFIG = """\
 version = 2
 root = "{data}/containerd"
@@ -47,6 +51,7 @@ class Engine:
     default_runtime: which of them, or runc or crun, runs a container that names none.
     crun: the engine is set up so that crun can run, which needs one cgroup version (crun is then registered too).
     live_restore: containers outlive dockerd.
+    remap: containers have user namespaces, in which root is the host's user REMAPPED.
     binaries: a folder with another engine than the system's (unpacked packages, or just the programs).
     search: a folder in which the daemons look for other programs first.
     settings: more of daemon.json.
@@ -59,6 +64,7 @@ class Engine:
         default_runtime: str = "runc",
         crun: bool = False,
         live_restore: bool = False,
+        remap: bool = False,
         binaries: Path | None = None,
         search: Path | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -68,7 +74,12 @@ class Engine:
             self.runtimes["crun"] = Path("/usr/bin/crun")
         self.default_runtime = default_runtime
         self.live_restore = live_restore
-        self._one_cgroup_version = crun and (CGROUPS / "unified").is_dir()
+        self.remap = remap
+        self._own_mounts: list[str] = []  # commands for a mount namespace of the daemons' own
+        if crun and (CGROUPS / "unified").is_dir():
+            self._own_mounts.append(f"/usr/bin/umount {CGROUPS}/unified")
+        if remap:
+            self._own_mounts += [f'/usr/bin/mount --bind "$1/{name}" /etc/{name}' for name in ("subuid", "subgid")]
         self._folders = [] if binaries is None else [binaries / "usr/sbin", binaries / "usr/bin", binaries]
         self._folders += [Path(folder) for folder in SYSTEM_PATH.split(":")]
         self._search = search
@@ -199,7 +210,7 @@ class Engine:
     def _configure(self) -> None:
         place = self.place
         (place.data / "containerd.toml").write_text(CONTAINERD_CONFIG.format(data=place.data, state=place.state))
-        configuration = {
+        configuration: dict[str, object] = {
             "hosts": [self.host],
             "containerd": str(self.containerd_address),
             "data-root": str(place.data / "docker"),
@@ -218,20 +229,26 @@ class Engine:
             "shutdown-timeout": 1,
             **self._settings,
         }
+        if self.remap:
+            configuration["userns-remap"] = REMAP_USER
+            for name in ("subuid", "subgid"):
+                (place.data / name).write_text(f"{REMAP_USER}:{REMAPPED}:65536\n")
+                Path("/etc", name).touch()
         (place.data / "daemon.json").write_text(json.dumps(configuration, indent=4))
 
     def _start_containerd(self) -> None:
         command = [str(self.program("containerd")), "--config", str(self.place.data / "containerd.toml")]
-        if self._one_cgroup_version:
+        if self._own_mounts:
             # A slave, not private: mounts that the host makes later (the simulated devices) must arrive.
-            script = f'/usr/bin/umount {CGROUPS}/unified && exec "$@"'
-            command = ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh", *command]
+            script = " && ".join([*self._own_mounts, 'shift && exec "$@"'])
+            unshare = ["/usr/bin/unshare", "-m", "--propagation", "slave", "/bin/sh", "-c", script, "sh"]
+            command = [*unshare, str(self.place.data), *command]
         self._spawn("containerd", command)
         self._wait("containerd", self.containerd_address.exists)
 
     def _start_dockerd(self) -> None:
         command = [str(self.program("dockerd")), "--config-file", str(self.place.data / "daemon.json")]
-        if self._one_cgroup_version:
+        if self._own_mounts:
             containerd = self._daemons["containerd"].pid
             command = ["/usr/bin/nsenter", f"--mount=/proc/{containerd}/ns/mnt", *command]
         self._spawn("dockerd", command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.docker import images
 from tests.docker.engine import Engine
 from tests.simgpu.host import SimHost
 
+CUDASH = "/usr/local/bin/cudash"
 NATIVE = Path(sysconfig.get_path("platlib"), "runai_runtime/native")
 
 
@@ -20,6 +22,7 @@ def native(folder: Path, runtime: str = "/usr/sbin/runc") -> dict[str, Any]:
         "runtime": runtime,
         "state": str(folder / "state"),
         "libvgpu": str(NATIVE),
+        "fitted": str(folder / "state/libvgpu"),
         "hook": str(NATIVE / "runai-hook"),
     }
 
@@ -65,14 +68,59 @@ class Runai:
         return self.engine.docker("run", "--rm", *arguments, image, *command, check=check)
 
 
+class Container:
+    """A container that runs in the background."""
+
+    def __init__(
+        self,
+        runai: Runai,
+        *command: str,
+        memory: str | None = "3g",
+        image: str = images.BUSYBOX,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.runai = runai
+        arguments = runai.arguments(*options, memory=memory)
+        self.id = runai.engine.docker("run", "-d", *arguments, image, *command).stdout.strip()
+
+    def execute(self, *command: str) -> str:
+        return self.runai.engine.docker("exec", self.id, *command).stdout
+
+    def logs(self) -> str:
+        return self.runai.engine.docker("logs", self.id).stdout
+
+    def wait_for(self, text: str) -> str:
+        """The logs, once TEXT is in them."""
+        for _ in range(200):
+            logs = self.logs()
+            if text in logs:
+                return logs
+            time.sleep(0.05)
+        raise AssertionError(f"{text!r} never came: {logs!r}")
+
+    @property
+    def grant(self) -> Path:
+        return self.runai.state / self.id
+
+
+def changed(runai: Runai, container: str) -> str:
+    """What `docker diff` shows besides the mount points of the test's own volumes."""
+    lines = runai.engine.docker("diff", container).stdout.splitlines()
+    kept = ("C /usr", "C /usr/local", "C /usr/local/bin", f"A {CUDASH}", "C /etc", "C /dev", "C /usr/bin", "C /usr/lib")
+    return "\n".join(line for line in lines if line not in kept and not line.startswith("C "))
+
+
 def host_mounts() -> list[str]:
-    """The host's mount points, without those of simulated GPUs and of engines, which others may start meanwhile.
+    """The host's mount points, without those of simulated GPUs, engines and tests, which others may start meanwhile.
 
     What an engine mounts for its containers is its own; what we would leave behind lies deeper than its root folders.
     """
     points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
-    return sorted(point for point, kind in kinds.items() if not kind.startswith("fuse") and "/runai-dev/" not in point)
+    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-")
+    return sorted(
+        point for point, kind in kinds.items() if not kind.startswith("fuse") and not point.startswith(beside)
+    )
 
 
 def mounts_in(engine: Engine) -> list[str]:

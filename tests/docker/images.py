@@ -21,6 +21,9 @@ from tests.docker.place import DATA
 BUSYBOX = "runai-test:busybox"
 MUSL = "runai-test:musl"
 LINKER = "runai-test:linker"
+ALPINE = "runai-test:alpine"
+NO_ETC = "runai-test:no-etc"
+BARE = "runai-test:bare"
 
 MACHINE = platform.machine()
 MULTIARCH = f"{MACHINE}-linux-gnu"
@@ -58,6 +61,12 @@ class Tree:
         entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), target
         entry.uid = entry.gid = owner
         self._entries[path] = (entry, data)
+
+    def without(self, top: str) -> Tree:
+        """The same tree with no path TOP and nothing below it."""
+        for path in [path for path in self._entries if path == top or path.startswith(f"{top}/")]:
+            del self._entries[path]
+        return self
 
     def tar(self) -> bytes:
         """The same tree gives the same bytes: parents before what is in them, and no times."""
@@ -132,9 +141,27 @@ def needed_libraries(program: Path) -> list[Path]:
     return [Path(line.split()[2]) for line in listing.splitlines() if " => /" in line]
 
 
+def alpine_tree() -> Tree:
+    """As Alpine with its gcompat: musl's loader, which also answers to the name of glibc's."""
+    tree = basis()
+    tree.copy(f"usr/lib/ld-musl-{MACHINE}.so.1", Path(f"/lib/ld-musl-{MACHINE}.so.1"))
+    tree.link(f"usr/lib/{Path(LOADERS[MACHINE]).name}", f"ld-musl-{MACHINE}.so.1")
+    return tree
+
+
+def bare_tree() -> Tree:
+    """One static program and no folder that a system has."""
+    tree = Tree()
+    tree.copy("busybox", Path("/usr/bin/busybox").resolve())
+    return tree
+
+
 TARGETS: dict[str, Callable[[], Tree]] = {
     BUSYBOX: busybox_tree,
     LINKER: linker_tree,
+    ALPINE: alpine_tree,
+    NO_ETC: lambda: busybox_tree().without("etc"),
+    BARE: bare_tree,
     MUSL: basis,  # no glibc at all: static programs, as in an image of Alpine's
 }
 

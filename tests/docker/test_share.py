@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docker import images
-from tests.docker.host import Runai, host_mounts, mounts_in
+from tests.docker.host import Container, Runai, changed, host_mounts, mounts_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
@@ -38,34 +37,6 @@ def cuda(runai: Runai, tools: tuple[str, ...]) -> Cuda:
         return [line.partition(" -> ")[2] for line in done.stdout.splitlines()]
 
     return cuda
-
-
-class Container:
-    """A container that runs in the background."""
-
-    def __init__(self, runai: Runai, *command: str, memory: str | None = "3g", options: tuple[str, ...] = ()) -> None:
-        self.runai = runai
-        arguments = runai.arguments(*options, memory=memory)
-        self.id = runai.engine.docker("run", "-d", *arguments, images.BUSYBOX, *command).stdout.strip()
-
-    def execute(self, *command: str) -> str:
-        return self.runai.engine.docker("exec", self.id, *command).stdout
-
-    def logs(self) -> str:
-        return self.runai.engine.docker("logs", self.id).stdout
-
-    def wait_for(self, text: str) -> str:
-        """The logs, once TEXT is in them."""
-        for _ in range(200):
-            logs = self.logs()
-            if text in logs:
-                return logs
-            time.sleep(0.05)
-        raise AssertionError(f"{text!r} never came: {logs!r}")
-
-    @property
-    def grant(self) -> Path:
-        return self.runai.state / self.id
 
 
 def used_mib(smi: str) -> int:
@@ -230,13 +201,6 @@ def test_nothing_is_left_behind(runai: Runai, tools: tuple[str, ...]) -> None:
     assert changed(runai, "trace") == ""
     runai.engine.docker("start", "-a", "trace")  # and again, in the same container
     assert changed(runai, "trace") == ""
-
-
-def changed(runai: Runai, container: str) -> str:
-    """What `docker diff` shows besides the mount points of the test's own volumes."""
-    lines = runai.engine.docker("diff", container).stdout.splitlines()
-    kept = ("C /usr", "C /usr/local", "C /usr/local/bin", f"A {CUDASH}", "C /etc", "C /dev", "C /usr/bin", "C /usr/lib")
-    return "\n".join(line for line in lines if line not in kept and not line.startswith("C "))
 
 
 def test_without_a_request_the_bundle_stays_as_it_is(runai: Runai) -> None:

@@ -38,7 +38,8 @@ def tools() -> tuple[str, str]:
 def program(name: str, *flags: str) -> Path:
     """The path of the compiled tests/programs/NAME.c; compiled once for the same source, headers and flags.
 
-    With `-static` among the flags the program holds a musl libc and no driver library.
+    With `-static` among the flags the program holds a musl libc and no driver library; with `-dynamic` it is for
+    musl's loader.
     """
     return _program(name, flags)
 
@@ -61,10 +62,10 @@ def _program(name: str, flags: tuple[str, ...]) -> Path:
 def _compile(source: Path, scratch: Path, flags: tuple[str, ...]) -> Path:
     _, headers = tools()
     compiled, linked = scratch / "program.o", scratch / "program"
-    static = "-static" in flags
-    target = "x86_64-linux-musl" if static else TARGET
+    musl = not {"-static", "-dynamic"}.isdisjoint(flags)
+    target = "x86_64-linux-musl" if musl else TARGET
     _zig(target, *FLAGS, *flags, "-isystem", headers, "-c", source, "-o", compiled)
-    stubs = [] if static else [_stub(scratch, *library) for library in _needed(compiled).items()]
+    stubs = [] if "-static" in flags else [_stub(scratch, *library) for library in _needed(compiled).items()]
     # Lazy: a driver that lacks one function runs the programs that don't call it.
     kept = ["-Wl,--strip-debug"] if static else []  # as in CMakeLists.txt, so that zig has that C library
     _zig(target, compiled, *stubs, *flags, *kept, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)

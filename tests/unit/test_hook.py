@@ -454,6 +454,53 @@ def test_loader_cache_names_a_folder(debian: Container, text: bytes) -> None:
     assert result.tree["/opt/cached/libcuda.so.1"] == "ours cuda"
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("ld.so.conf", b"/opt/drv"),
+        ("ld.so.conf", b"include /etc/ld.so.conf.d/*.conf\n\t /opt/drv \t# the driver\n"),
+        ("ld.so.conf.d/nvidia.conf", b"# here:\r\n/opt/drv\r\n"),
+        (f"ld-musl-{os.uname().machine}.path", b"/lib:/opt/drv:/usr/lib"),
+        ("ld.so.preload", b"/opt/drv/libcuda.so.9"),
+        ("ld.so.preload", b"# /not/there.so\n/lib/libc.so.6:/opt/drv/libcuda.so.9 /x"),
+        ("ld.so.preload", b"/opt/link.so\n"),
+        ("ld.so.preload", b"\0/opt/drv/libcuda.so.9\0"),
+    ],
+)
+def test_lists_of_the_loader(debian: Container, file: str, text: bytes) -> None:
+    debian.file("/opt/drv/libcuda.so.9", b"theirs")
+    debian.link("/opt/link.so", "drv/../drv/libcuda.so.9")
+    debian.file(f"/etc/{file}", text)
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/drv/libcuda.so.9"] == "ours cuda"
+
+
+@pytest.mark.parametrize("file", ["ld.so.conf", "ld.so.conf.d/x", "ld.so.preload"])
+def test_list_that_is_no_list(debian: Container, file: str) -> None:
+    debian.file(f"/etc/{file}", b"x " * 40000)
+    check_refused(debian.create(), f"/etc/{file}", "64 KiB")
+    (debian.root / "etc" / file).unlink()
+    os.mkfifo(debian.root / "etc" / file)
+    check_complete(debian.create())
+
+
+@pytest.mark.parametrize("path", ["/opt/libcuda.so.9", "/opt/link.so", "/not/there.so", "/opt"])
+def test_preloaded_by_the_environment(debian: Container, path: str) -> None:
+    debian.file("/opt/libcuda.so.9", b"theirs")
+    debian.link("/opt/link.so", "/opt/libcuda.so.9")
+    debian.write_plan(["preload", path])
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/libcuda.so.9"] == ("theirs" if path in ("/not/there.so", "/opt") else "ours cuda")
+
+
+def test_preloaded_by_way_of_proc(debian: Container) -> None:
+    debian.file("/proc/x")
+    debian.write_plan(["preload", "/proc/self/root/x.so"])
+    check_refused(debian.create(before=[f"mount -t proc proc {debian.root}/proc"]), "preloaded", "/proc/self/root/x.so")
+
+
 def test_loader_cache_that_is_too_big(debian: Container) -> None:
     with debian.file("/etc/ld.so.cache").open("wb") as cache:
         cache.truncate((64 << 20) + 1)
@@ -756,6 +803,26 @@ def test_shared_root(debian: Container) -> None:
     check_refused(result, "shared propagation", "rootfsPropagation")
 
 
+def test_root_that_is_read_only_already(debian: Container) -> None:
+    """As crun's is when the hook runs. What is made there goes through a mount that nobody sees, and is taken away."""
+    image = snapshot(debian.root)
+    root = debian.root
+    read_only = [f"mount --bind {root} {root}", f"mount -o remount,bind,ro {root}"]
+    result = debian.create(before=read_only, after=[f"touch {root}/usr/x 2>&1"])
+    check_complete(result)
+    assert result.mounts[""][0].startswith("ro")
+    assert "Read-only" in result.after[0]
+    assert debian.made()[0] == "/.runai"
+    assert debian.stage("poststop").returncode == 0
+    assert snapshot(debian.root) == image
+
+
+def test_root_on_a_read_only_file_system(debian: Container) -> None:
+    root = debian.root
+    read_only = [f"mount -t tmpfs none {root}", f"mkdir -p {root}{HOME}", f"mount -o remount,ro {root}"]
+    check_refused(debian.create(before=read_only), ".runai", "its file system is read-only")
+
+
 def test_volume_on_our_folder(debian: Container, volume: Path) -> None:
     (debian.root / ".runai").mkdir()
     check_complete(debian.create(before=bind(volume, debian.root / ".runai")))
@@ -897,6 +964,57 @@ def test_kernel_is_too_old(debian: Container, call: str, number: int) -> None:
 def test_source_goes_between_the_stages(debian: Container) -> None:
     debian.ours["libnvidia-ml.so.1"].unlink()
     check_refused(debian.create(), "ours-libnvidia-ml.so.1")
+
+
+@pytest.fixture
+def log(debian: Container) -> Path:
+    """The runtime's log, with a name that the shim notes down."""
+    log = debian.base / "bundle" / "log.json"
+    log.parent.mkdir()
+    log.write_text("what the runtime wrote\n")
+    log.chmod(0o640)
+    os.chown(log, 1, 2)
+    (debian.state / "log").write_text(str(log))
+    debian.file(f'{HOME}/glibc-hwcaps/a"b\\c\x01/libcuda.so.1', b"x")
+    os.mkfifo(debian.root / HOME[1:] / 'glibc-hwcaps/a"b\\c\x01/libcuda.so.2')
+    return log
+
+
+def test_log_gets_the_sentence(debian: Container, log: Path) -> None:
+    with log.open("a") as opened:
+        result = debian.create()
+        opened.write("error executing hook\n")
+    check_refused(result, "libcuda.so.2 can't be covered")
+    (line,) = log.read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["msg"] + "\n") == ("error", result.stderr)
+    assert len(entry["time"]) == len("2000-01-01T00:00:00Z")
+    facts = log.stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (1, 2, 0o640)
+    assert [path.name for path in log.parent.iterdir()] == ["log.json"]
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "nothing", "folder", "relative"])
+def test_log_that_is_none(debian: Container, log: Path, kind: str) -> None:
+    log.unlink()
+    if kind == "link":
+        log.symlink_to(debian.on_host("victim", b"victim"))
+    elif kind == "FIFO":
+        os.mkfifo(log)
+    elif kind == "folder":
+        log.mkdir()
+    elif kind == "relative":
+        (debian.state / "log").write_text("log.json")
+    check_refused(debian.create(), "libcuda.so.2 can't be covered")
+    assert not log.is_file() or kind == "link"
+    assert [path.name for path in log.parent.iterdir()] == (["log.json"] if kind in ("link", "FIFO", "folder") else [])
+
+
+def test_poststop_leaves_the_log_alone(debian: Container, log: Path) -> None:
+    (debian.state / "plan").unlink()
+    (debian.state / "plan").mkdir()
+    check_refused(debian.stage("poststop"), "can't be removed")
+    assert log.read_text() == "what the runtime wrote\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["prestart"], ["start", "/x"], ["prestart", "x"], ["prestart", "/x", "y"]])

@@ -19,7 +19,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.grant import by_minor, by_wish
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
-from runai_runtime.plan import OURS, make_plan, search_folders
+from runai_runtime.plan import OURS, make_plan, preloaded, search_folders
 from runai_runtime.toolkit import visible_devices
 
 VERSION = "580.159.04"
@@ -122,8 +122,27 @@ def test_the_folders_of_ld_library_path(host: Host, inventory: Inventory) -> Non
     assert search_folders({}, "/") == search_folders({"LD_LIBRARY_PATH": ""}, "/") == []
     assert search_folders({"LD_LIBRARY_PATH": "x:/a:"}, "/srv") == ["/srv/x", "/a", "/srv/"]
     assert "/x/lib64" in search_folders({"LD_LIBRARY_PATH": "/x/$LIB"}, "/")
+    assert search_folders({"LD_LIBRARY_PATH": "$ORIGIN/../lib"}, "/", "/usr/bin/x") == ["/usr/bin/../lib"]
+    path = {"LD_LIBRARY_PATH": "${ORIGIN}/x", "PATH": "/bin:rel"}
+    assert search_folders(path, "/srv", "x") == ["/bin/x", "/srv/rel/x"]
+    assert search_folders(path, "/srv", "./x") == ["/srv/./x"]
+    assert search_folders(path, "/srv") == []
     plan = lines(host, inventory, {"LD_LIBRARY_PATH": "/a:relative::/b;/c:$ORIGIN/x:/d\t"})
     assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/relative", "/", "/b", "/c"]
+
+
+@pytest.mark.parametrize(
+    ("value", "files"),
+    [
+        ("", []),
+        ("libcuda.so.1", []),
+        ("/a/b.so", ["/a/b.so"]),
+        ("/a.so:/b.so  c/d.so", ["/a.so", "/b.so", "/srv/c/d.so"]),
+        ("$ORIGIN/x.so /n\new", ["/usr/bin/x.so"]),
+    ],
+)
+def test_preloaded(value: str, files: list[str]) -> None:
+    assert preloaded({"LD_PRELOAD": value}, "/srv", "/usr/bin/p") == files
 
 
 def test_a_path_with_a_line_break_is_refused(host: Host, inventory: Inventory) -> None:

@@ -219,15 +219,27 @@ uint64_t account_total(const struct account_page *page, unsigned gpu)
     return atomic_load(&page->total[gpu]) >> TOTAL_SHIFT;
 }
 
-uint64_t account_total_alive(const struct account_page *page, const struct identity *self, unsigned gpu)
+uint64_t account_left(const struct account_page *page, const struct identity *self, unsigned gpu)
 {
-    uint64_t total = account_total(page, gpu);
+    uint64_t left = 0;
     for (unsigned i = 0; i < account_slots(page); i++) {
         uint64_t held = account_held(page, i, gpu);
         if (held && is_left(&page->slot[i], self))
-            total -= held < total ? held : total;
+            left += held;
     }
-    return total;
+    return left;
+}
+
+int account_find(const struct account_page *page, const struct identity *self, uint32_t pid)
+{
+    for (unsigned i = 0; i < account_slots(page); i++) {
+        const struct account_slot *slot = &page->slot[i];
+        uint64_t owner = atomic_load(&slot->owner);
+        if (owner && identity_pid(owner) == pid && atomic_load(&slot->pid_ns) == self->pid_ns &&
+            !is_left(slot, self))
+            return (int)i;
+    }
+    return -1;
 }
 
 uint64_t account_held(const struct account_page *page, unsigned slot, unsigned gpu)

@@ -12,6 +12,7 @@ NATIVE = Path(__file__).with_name("native")
 LIBVGPU = NATIVE.parents[2] / "libvgpu"
 
 ACCOUNT = ("account_test.c", "account.c", "identity.c")
+OUTSIDE = ("outside_test.c", "outside.c", "account.c", "identity.c")
 TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
 
 SANITIZERS = {
@@ -73,6 +74,11 @@ def test_a_process_killed_at_any_instruction_leaves_nothing(compiled: Compile, c
 
 def test_a_hostile_page_harms_nobody(compiled: Compile, count: Callable[[int], int]) -> None:
     run(compiled(ACCOUNT, "asan"), "hostile_page", count(50))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "plain"])
+def test_what_is_held_outside_the_account(compiled: Compile, sanitizer: str) -> None:
+    run(compiled(OUTSIDE, sanitizer))
 
 
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])

@@ -194,7 +194,7 @@ static void test_reclaim(void)
     }
     siginfo_t info;
     CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0); /* it stays a zombie */
-    CHECK(account_total_alive(page, &me.self, 0) == 1 && account_total(page, 0) == 10);
+    CHECK(account_left(page, &me.self, 0) == 9 && account_total(page, 0) == 10);
     CHECK(!account_reserve(&me, 0, 1, 10));
     CHECK(account_reclaim(&me) && account_reserve(&me, 0, 9, 10));
     wait_for(child);
@@ -233,7 +233,7 @@ static void test_hostile_page(int rounds)
         account_reserve(&me, 3, 5, 10);
         account_release(&me, 3, 5);
         account_reclaim(&me);
-        account_total_alive(page, &me.self, 3);
+        account_left(page, &me.self, 3);
     }
 }
 

@@ -16,8 +16,8 @@ LIBVGPU = NATIVE.parents[2] / "libvgpu"
 ACCOUNT = ("account_test.c", "account.c", "identity.c")
 OUTSIDE = ("outside_test.c", "outside.c", "account.c", "identity.c")
 PROCESSES = (
-    *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "figures.c", "outside.c", "account.c"),
-    *("identity.c", "process_memory.c", "share_limits.c"),
+    *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "figures.c", "outside.c"),
+    *("account.c", "identity.c", "process_memory.c", "share_limits.c"),
 )
 TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
 

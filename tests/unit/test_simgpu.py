@@ -230,6 +230,17 @@ def test_nvml_leaves_out_part_of_a_context_and_managed_memory() -> None:
     assert rm.gpus[0].listed["one"] == 12 * MIB
 
 
+def test_what_a_process_takes_besides_its_contexts_comes_and_goes_once() -> None:
+    rm, file, root, device = manager(context=20)
+    first = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    second = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    assert rm.gpus[0].used == (2 + 8 + 8) * MIB and not rm.gpus[0].listed
+    rm.free(file, root, first)
+    assert rm.gpus[0].used == (2 + 8) * MIB
+    rm.free(file, root, second)
+    assert rm.gpus[0].used == 0 and rm.gpus[0].owners() == []
+
+
 @pytest.mark.parametrize(
     "config",
     [{"gpu": []}, {"gpus": [{"memory": 1}]}, {"gpus": [{"memory_mib": 1, "reserved_mib": 2}]},
@@ -436,7 +447,7 @@ say(len(mapped), ctypes.string_at(address + 4095, 1)[0]); wait(); free(address);
     program = Program(host, code)
     assert program.line() == "1 7"
     assert host.used() == CONTEXT + 64 * MIB
-    assert smi_processes(host) == {program.process.pid: 152}
+    assert smi_processes(host) == {program.process.pid: 150}
     program.step()
     assert program.line() == str((10989 - 64) * MIB - CONTEXT)
     program.end()

@@ -196,6 +196,11 @@ def test_what_goes_around_libvgpu_is_not_shown(start: Start) -> None:
     assert container.memory()[1] == CONTEXT + 100
 
 
+def test_one_of_many_gets_the_last_block(runai: Runai) -> None:
+    done = runai.run("/lastblock", "8", "50", options=(f"--volume={program('lastblock')}:/lastblock:ro",))
+    assert done.stdout == "50 rounds, 50 got it, 0 wrong\n"
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     for _ in range(200):
         if condition():

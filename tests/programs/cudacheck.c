@@ -14,12 +14,14 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB ((size_t)1 << 20)
@@ -816,6 +818,53 @@ static void loaded_again(void)
     }
 }
 
+/* A child that was forked while other threads were inside libvgpu: nothing is locked there, and nothing is its own. */
+static void forked(void)
+{
+    CUdeviceptr address;
+    CUcontext context;
+    size_t available, total;
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        IS(cuMemAlloc_v2(&address, MIB), CUDA_ERROR_NOT_INITIALIZED);
+        IS(cuMemGetInfo_v2(&available, &total), CUDA_ERROR_NOT_INITIALIZED);
+        IS(cuMemFree_v2(GRANULE), CUDA_ERROR_NOT_INITIALIZED);
+        IS(cuMemAllocAsync(&address, MIB, NULL), CUDA_ERROR_NOT_INITIALIZED);
+        IS(cuDevicePrimaryCtxRetain(&context, 0), CUDA_ERROR_NOT_INITIALIZED);
+        _exit(0);
+    }
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+}
+
+/* A child that shares all memory with its parent until it has become another program, as most ways to start one do. */
+static void spawned(void)
+{
+    pid_t child;
+    int status = -1;
+    char *command[] = {"true", NULL};
+    CHECK(posix_spawn(&child, "/bin/true", NULL, NULL, command, NULL) == 0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void children_of_threads(void)
+{
+    pthread_t threads[3];
+    for (intptr_t i = 0; i < 3; i++)
+        CHECK(pthread_create(&threads[i], NULL, take_and_free, (void *)i) == 0);
+    for (int i = 0; i < rounds; i++) {
+        forked();
+        spawned();
+    }
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    primary(0);
+    OK(cuCtxSynchronize());
+    CHECK(account(0) == CONTEXT);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -838,6 +887,7 @@ static const struct {
     {"memory_in_threads", memory_in_threads},
     {"small_stacks", small_stacks},
     {"cancelled_threads", cancelled_threads},
+    {"children_of_threads", children_of_threads},
     {"footprint", footprint},
 };
 

@@ -125,7 +125,8 @@ class Place:
             wanted = itertools.product(("cudacheck", "cudash", "cudawalk"), SANITIZERS)
             for done in [pool.submit(self._program, name, build) for name, build in wanted]:
                 done.result()
-        self._program("nvmlsh", "plain")
+        for name in ("nvmlsh", "lastblock"):
+            self._program(name, "plain")
         self.renew()
 
     def _build(self, part: str, build: str) -> None:
@@ -284,6 +285,11 @@ def test_threads(place: Place, count: Callable[[int], int], case: str, build: st
     place.run("cudacheck", case, str(count(200)), build=build)
 
 
+@pytest.mark.parametrize("build", ["asan", "plain"])
+def test_children_of_threads(place: Place, count: Callable[[int], int], build: str) -> None:
+    place.run("cudacheck", "children_of_threads", str(count(200)), build=build)
+
+
 def test_cudash(place: Place) -> None:
     """The commands with which the tests in containers work."""
     half = 480 * MIB
@@ -299,6 +305,11 @@ def test_cudash(place: Place) -> None:
 
 
 # ---- processes -------------------------------------------------------------------------------------------------
+
+
+def test_one_of_many_gets_the_last_block(place: Place, count: Callable[[int], int]) -> None:
+    rounds = count(1000)
+    assert place.run("lastblock", "6", str(rounds)) == f"{rounds} rounds, {rounds} got it, 0 wrong\n"
 
 
 def test_fork_has_the_drivers_own_error(place: Place) -> None:

@@ -48,7 +48,8 @@ def pid_seen_by(process: Process, caller: Process) -> int | None:
 @functools.lru_cache(1024)
 def _in_namespaces(process: Process) -> tuple[list[int], list[int]]:
     """A process's pids, from the outermost namespace to its own, and these namespaces from its own outwards. For good:
-    a process stays in the namespaces in which it began."""
+    a process stays in the namespaces in which it began.
+    """
     return [int(pid) for pid in _status(process.pid)["NSpid"].split()], pid_namespaces(process.pid)
 
 

@@ -42,11 +42,14 @@ bool account_reclaim(struct account_member *member);
 /* Granules that are held on GPU, those of ended processes included. */
 uint64_t account_total(const struct account_page *page, unsigned gpu);
 
-/* Granules that living processes hold on GPU, as SELF sees it. For those who only look. */
-uint64_t account_total_alive(const struct account_page *page, const struct identity *self, unsigned gpu);
+/* Those of them that processes hold that have ended, as SELF sees it. For those who only look. */
+uint64_t account_left(const struct account_page *page, const struct identity *self, unsigned gpu);
 
 /* Slots from this number on were never taken: most containers use a handful, and the rest is never paged in. */
 unsigned account_slots(const struct account_page *page);
+
+/* The slot of the living process that has this PID in SELF's pid namespace, or -1. */
+int account_find(const struct account_page *page, const struct identity *self, uint32_t pid);
 
 /* Granules that SLOT holds on GPU. */
 uint64_t account_held(const struct account_page *page, unsigned slot, unsigned gpu);

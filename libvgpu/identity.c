@@ -110,7 +110,7 @@ struct identity identity_self(void)
 bool identity_is_dead(const struct identity *self, uint64_t owner, uint64_t pid_ns)
 {
     struct stat_line line;
-    pid_t pid = (pid_t)(owner >> 32);
+    pid_t pid = (pid_t)identity_pid(owner);
     if (pid_ns != self->pid_ns)
         return false;
     if (kill(pid, 0) != 0 && errno == ESRCH)

@@ -12,6 +12,12 @@ struct identity {
     uint64_t image;  /* differs after every exec (from the kernel's AT_RANDOM) */
 };
 
+/* The pid of an OWNER; 0 when there is none. */
+static inline uint32_t identity_pid(uint64_t owner)
+{
+    return (uint32_t)(owner >> 32);
+}
+
 /* This process. owner is 0 when /proc can't tell. */
 struct identity identity_self(void);
 

@@ -7,33 +7,33 @@ void outside_snapshot(const struct account_page *page, unsigned gpu, struct held
         held->granules[i] = account_held(page, i, gpu);
 }
 
-static const struct process_figure *find(const struct process_figure *figures, size_t count, uint32_t pid)
+/* All that the driver gave the process, without managed memory. */
+static uint64_t given(const struct process_figure *figure, uint64_t contexts)
 {
-    for (size_t i = 0; i < count; i++)
-        if (figures[i].pid == pid)
-            return &figures[i];
-    return NULL;
+    return granules(figure->bytes + contexts * CONTEXT_HIDDEN + PROCESS_HIDDEN);
+}
+
+uint64_t outside_of_process(const struct account_page *page, unsigned slot, unsigned gpu, const struct held_snapshot *before,
+                            const struct process_figure *figure)
+{
+    uint64_t aside = atomic_load(&page->slot[slot].aside[gpu]), held = account_held(page, slot, gpu);
+    if (!aside_contexts(aside) || figure->bytes == BYTES_UNKNOWN)
+        return 0;
+    if (slot < before->slots && before->granules[slot] > held)
+        held = before->granules[slot];
+    uint64_t counted = held - (aside_managed(aside) < held ? aside_managed(aside) : held);
+    uint64_t all = given(figure, aside_contexts(aside));
+    return all > counted ? all - counted : 0;
 }
 
 uint64_t outside_granules(const struct account_page *page, const struct identity *self, unsigned gpu,
-                          const struct held_snapshot *before, const struct process_figure *figures, size_t count)
+                          const struct held_snapshot *before, const struct figures *figures)
 {
     uint64_t outside = 0;
-    for (unsigned i = 0; i < account_slots(page); i++) {
-        const struct account_slot *slot = &page->slot[i];
-        uint64_t owner = atomic_load(&slot->owner), aside = atomic_load(&slot->aside[gpu]);
-        if (!owner || !aside_contexts(aside) || atomic_load(&slot->pid_ns) != self->pid_ns)
-            continue;
-        const struct process_figure *figure = find(figures, count, (uint32_t)(owner >> 32));
-        if (!figure)
-            continue;
-        uint64_t held = account_held(page, i, gpu);
-        if (i < before->slots && before->granules[i] > held)
-            held = before->granules[i];
-        uint64_t counted = held - (aside_managed(aside) < held ? aside_managed(aside) : held);
-        uint64_t given = granules(figure->bytes + aside_contexts(aside) * CONTEXT_HIDDEN);
-        if (given > counted)
-            outside += given - counted;
+    for (size_t i = 0; i < figures->count; i++) {
+        int slot = account_find(page, self, figures->list[i].pid);
+        if (slot >= 0)
+            outside += outside_of_process(page, (unsigned)slot, gpu, before, &figures->list[i]);
     }
     return outside;
 }

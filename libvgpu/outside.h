@@ -4,16 +4,12 @@
 #define RUNAI_OUTSIDE_H
 
 #include "account.h"
-#include <stddef.h>
+#include "figures.h"
 
-/* One line of NVML's list of compute processes. */
-struct process_figure {
-    uint32_t pid;   /* in the caller's pid namespace */
-    uint64_t bytes; /* without managed memory, and without CONTEXT_HIDDEN */
-};
-
-/* What the driver takes for each context and leaves out of a process's figure (measured on an H100: 8 MiB). */
+/* What the driver takes for each context and leaves out of a process's figure (measured on an H100: 8 MiB), and what it
+ * takes once for a process that has any (0.8 MiB there). */
 #define CONTEXT_HIDDEN ((uint64_t)8 << 20)
+#define PROCESS_HIDDEN ((uint64_t)1 << 20)
 
 /* An account_slot's aside word: how many contexts, and granules of managed memory, which no figure has. */
 static inline uint64_t aside_word(uint64_t contexts, uint64_t managed)
@@ -39,11 +35,16 @@ struct held_snapshot {
 
 void outside_snapshot(const struct account_page *page, unsigned gpu, struct held_snapshot *held);
 
-/* Granules that the processes in FIGURES (COUNT of them) hold on GPU beyond their parts of the account. BEFORE was
- * taken before the figures were asked for: a process that allocates or frees meanwhile counts with the larger of
+/* Granules that the process of FIGURE, whose SLOT is given, holds on GPU beyond its part of the account. BEFORE was
+ * taken before the figure was asked for: if the process allocates or frees meanwhile it counts with the larger of
  * both, so that a change under way never looks like memory outside. */
+uint64_t outside_of_process(const struct account_page *page, unsigned slot, unsigned gpu, const struct held_snapshot *before,
+                            const struct process_figure *figure);
+
+/* The sum over all of the container's processes in FIGURES. Others don't count: with the host's pid namespace, the
+ * driver lists the neighbours' too. */
 uint64_t outside_granules(const struct account_page *page, const struct identity *self, unsigned gpu,
-                          const struct held_snapshot *before, const struct process_figure *figures, size_t count);
+                          const struct held_snapshot *before, const struct figures *figures);
 
 /* Whether any process of the container has a context on GPU: without one there is nothing to ask the driver. */
 bool outside_possible(const struct account_page *page, unsigned gpu);

@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 
 from runai_runtime.dynsym import Export, Symbols, hide, read_symbols
 from runai_runtime.errors import RefusalError, reason
 from runai_runtime.host import Host
 
+NAME_LENGTH = 40  # of a copy's folder: as much of a SHA-256 as git has of a SHA-1
 AGAIN = "install runai-runtime again"
 
 
@@ -42,6 +44,16 @@ def fit_to_driver(host: Host, drivers: dict[str, str]) -> dict[str, str]:
             raise RefusalError(f"our {source} is for another processor than the driver's {driver}; {AGAIN}")
         paths[soname] = keep(host, soname, fitted(data, ours.exports, real.exports))
     return paths
+
+
+def forget_copies(host: Host, kept: dict[str, str]) -> None:
+    """Remove the copies for drivers that are gone, and for images' own. A container that has one keeps it: what is
+    mounted stays; one that is just being made with one is stopped by the hook, which finds it gone.
+    """
+    folders = {os.path.dirname(path) for path in kept.values()}
+    for entry in os.scandir(host.fitted):
+        if len(entry.name) == NAME_LENGTH and entry.is_dir(follow_symlinks=False) and entry.path not in folders:
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def fit_to_image(host: Host, soname: str, real: Symbols) -> str:
@@ -74,7 +86,7 @@ def fitted(data: bytes, ours: dict[str, Export], real: dict[str, Export]) -> byt
 
 def keep(host: Host, soname: str, data: bytes) -> str:
     """The path of a file SONAME that holds DATA, written in one step; one that holds it already stays as it is."""
-    path = os.path.join(host.fitted, hashlib.sha256(data).hexdigest()[:40], soname)
+    path = os.path.join(host.fitted, hashlib.sha256(data).hexdigest()[:NAME_LENGTH], soname)
     try:
         with open(path, "rb") as file:
             if file.read() == data:

@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 
 from runai_runtime.errors import RefusalError
-from runai_runtime.fit import fit_to_driver
+from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
 from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
 from runai_runtime.plan import OURS
@@ -69,7 +69,9 @@ def write_cache(host: Host) -> None:
     os.makedirs(host.state, mode=0o711, exist_ok=True)
     with locked(host.fitted):
         if read_cache(host) is None:
-            replace_cache(cache_path(host), scan(host))
+            values = scan(host)
+            replace_cache(cache_path(host), values)
+            forget_copies(host, values["ours"])
 
 
 @contextlib.contextmanager

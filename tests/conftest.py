@@ -18,9 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def count(request: pytest.FixtureRequest) -> Callable[[int], int]:
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether this is ./dev soak, for a test whose two counts are no multiples of each other."""
+    return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def count(soak: bool) -> Callable[[int], int]:
     """How often to repeat: the full count under ./dev soak, a tenth of it (at least once) otherwise."""
-    soak = bool(request.config.getoption("--soak"))
     return lambda full: full if soak else max(1, full // 10)
 
 

@@ -1,8 +1,10 @@
 #include "cuda/charge.h"
-#include "cuda/figures.h"
+#include "cancel.h"
 #include "cuda/pool.h"
+#include "cuda/real_nvml.h"
 #include "outside.h"
 
+#include <stdlib.h>
 #include <time.h>
 
 /* Memory that moves outside the allocation calls is looked for when less than this is left, and not more often than
@@ -46,13 +48,14 @@ void charge_look_outside(struct state *state, unsigned gpu, bool always)
         return;
     }
     struct held_snapshot before;
-    struct process_figure figures[FIGURES];
+    struct figures figures;
     outside_snapshot(page, gpu, &before);
-    int cancel = state_forbid_cancel();
-    int count = figures_of_driver(state->limits->gpu[gpu].uuid, figures);
-    state_allow_cancel(cancel);
-    if (count >= 0)
-        state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, figures, (size_t)count);
+    int cancel = forbid_cancel();
+    if (real_nvml_figures(state->limits->gpu[gpu].uuid, &figures)) {
+        state->outside[gpu] = outside_granules(page, &state->member.self, gpu, &before, &figures);
+        free(figures.list);
+    }
+    allow_cancel(cancel);
 }
 
 bool charge_fits(struct state *state, unsigned gpu, uint64_t count)
@@ -69,9 +72,9 @@ bool charge_quickly(struct state *state, unsigned gpu, uint64_t count)
 
 void charge_make_room(struct state *state, unsigned gpu)
 {
-    int cancel = state_forbid_cancel();
+    int cancel = forbid_cancel();
     account_reclaim(&state->member);
-    state_allow_cancel(cancel);
+    allow_cancel(cancel);
     pools_refresh(state, gpu, true);
     charge_look_outside(state, gpu, true);
 }
@@ -98,7 +101,7 @@ CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
     *charge = (struct charge){.gpu = NO_GPU};
     if (!state_has_device(device))
         return CUDA_SUCCESS;
-    figures_load();
+    real_nvml_load();
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;

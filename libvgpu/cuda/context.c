@@ -2,8 +2,8 @@
  * it. What a bare one takes is known from the host (share_limits.h) and charged before it is made; what it really took is
  * seen in the driver's figure (outside.c). */
 #include "cuda/charge.h"
-#include "cuda/figures.h"
 #include "cuda/linear.h"
+#include "cuda/real_nvml.h"
 #include "outside.h"
 
 static uint64_t cost(const struct state *state, unsigned gpu)
@@ -33,7 +33,7 @@ static CUresult begin(struct charge *charge, CUdevice device)
     *charge = (struct charge){.gpu = NO_GPU};
     if (!state_has_device(device))
         return CUDA_SUCCESS;
-    figures_load();
+    real_nvml_load();
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;

@@ -1,21 +1,14 @@
 #include "cuda/state.h"
+#include "cancel.h"
+#include "process_memory.h"
 
 #include <stdio.h>
-#include <sys/mman.h>
-
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18 /* Linux 4.14 */
-#endif
 
 static struct state *the_state;
 
-__attribute__((constructor)) static void map_state(void)
+__attribute__((constructor)) static void take_memory(void)
 {
-    void *memory = mmap(NULL, sizeof *the_state, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return;
-    (void)madvise(memory, sizeof *the_state, MADV_WIPEONFORK);
-    the_state = memory;
+    the_state = process_memory(sizeof *the_state);
 }
 
 static void open_account(struct state *state)
@@ -27,18 +20,6 @@ static void open_account(struct state *state)
     state->member.page = account_map(RUNAI_DIR "/account/page", true);
     if (state->member.page)
         account_join(&state->member);
-}
-
-int state_forbid_cancel(void)
-{
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
-    return before;
-}
-
-void state_allow_cancel(int before)
-{
-    pthread_setcancelstate(before, NULL);
 }
 
 const struct state *state_peek(void)
@@ -53,9 +34,9 @@ struct state *state_lock(void)
         return NULL;
     pthread_mutex_lock(&state->lock);
     if (!state->ready) {
-        int cancel = state_forbid_cancel();
+        int cancel = forbid_cancel();
         open_account(state);
-        state_allow_cancel(cancel);
+        allow_cancel(cancel);
     }
     if (state->limits && state->member.page)
         return state;

@@ -37,10 +37,6 @@ struct state {
 struct state *state_lock(void);
 void state_unlock(struct state *state);
 
-/* Around what reads files with the lock held: a thread that is cancelled there would stop all others. */
-int state_forbid_cancel(void);
-void state_allow_cancel(int before);
-
 /* The state without the lock, for its atomic fields. */
 const struct state *state_peek(void);
 

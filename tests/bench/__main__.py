@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runai_runtime.configure import configure
 from tests.bench.pairs import Pairs, Row, measure, table
+from tests.bench.process import account_pairs, footprint
 from tests.docker import images
 from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
@@ -80,6 +81,7 @@ def main() -> int:
             print(fact)
         print("Medians of pairs, taken in turn: A B, B A, A B ...\n", flush=True)
         rows = [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
+        rows += [account_pairs(9), *footprint(runai, 3 * rounds)]
     print(table(rows))
     return 0 if all(row.met for row in rows) else 1
 

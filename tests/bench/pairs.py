@@ -54,6 +54,8 @@ class Row:
     asked: float
     measured: Sequence[float]
     unit: str = ""
+    at_least: bool = False
+    """What is asked is the least, not the most."""
 
     @property
     def median(self) -> float:
@@ -61,13 +63,14 @@ class Row:
 
     @property
     def met(self) -> bool:
-        return self.median <= self.asked
+        return self.median >= self.asked if self.at_least else self.median <= self.asked
 
     def cells(self) -> list[str]:
         asked, median, low, high = (
             f"{value:.2f}{self.unit}" for value in (self.asked, self.median, min(self.measured), max(self.measured))
         )
-        return [self.name, f"<= {asked}", median, low, high, str(len(self.measured)), "yes" if self.met else "NO"]
+        bound = ">=" if self.at_least else "<="
+        return [self.name, f"{bound} {asked}", median, low, high, str(len(self.measured)), "yes" if self.met else "NO"]
 
 
 HEADINGS = ["what", "asked", "median", "least", "most", "pairs", "met"]

@@ -24,6 +24,7 @@ LINKER = "runai-test:linker"
 ALPINE = "runai-test:alpine"
 NO_ETC = "runai-test:no-etc"
 BARE = "runai-test:bare"
+PYTHON = "runai-test:python"
 
 MACHINE = platform.machine()
 MULTIARCH = f"{MACHINE}-linux-gnu"
@@ -127,6 +128,23 @@ def linker_tree() -> Tree:
     return tree
 
 
+def python_tree() -> Tree:
+    """The same with this machine's Python; its modules are in a volume (`python_modules`), and packages in another."""
+    tree = busybox_tree()
+    program = Path(os.path.realpath("/usr/bin/python3"))
+    tree.copy(f"usr/bin/{program.name}", program)
+    tree.link("usr/bin/python3", program.name)
+    for user in (program, *python_modules().glob("lib-dynload/*.so")):
+        for library in needed_libraries(user):
+            tree.copy(f"usr/lib/{MULTIARCH}/{library.name}", library)
+    return tree
+
+
+def python_modules() -> Path:
+    """The folder of that Python's own modules."""
+    return Path("/usr/lib", Path(os.path.realpath("/usr/bin/python3")).name)
+
+
 def gcc_file(kind: str, name: str) -> Path:
     """Where gcc keeps one of its programs ("prog") or files ("file")."""
     found = subprocess.run(
@@ -162,6 +180,7 @@ TARGETS: dict[str, Callable[[], Tree]] = {
     ALPINE: alpine_tree,
     NO_ETC: lambda: busybox_tree().without("etc"),
     BARE: bare_tree,
+    PYTHON: python_tree,
     MUSL: basis,  # no glibc at all: static programs, as in an image of Alpine's
 }
 

@@ -19,7 +19,7 @@ from runai_runtime.inventory import Inventory, read_inventory
 from tests.docker import images
 from tests.docker.engine import Engine
 
-CUDASH, CUDABENCH = "/cudash", "/cudabench"  # not under /usr: that may be a read-only volume
+CUDASH, CUDABENCH, FOOTPRINT = "/cudash", "/cudabench", "/footprint"  # not under /usr: that may be a read-only volume
 MIB = 1 << 20
 
 
@@ -41,7 +41,7 @@ class GpuHost:
     @property
     def tools(self) -> list[str]:
         """Docker options that put the test programs into a container."""
-        pairs = (("cudash", CUDASH), ("cudabench", CUDABENCH))
+        pairs = (("cudash", CUDASH), ("cudabench", CUDABENCH), ("footprint", FOOTPRINT))
         return [f"--volume={self.program(name)}:{target}:ro" for name, target in pairs]
 
     def share(self, memory: str, *options: str) -> list[str]:

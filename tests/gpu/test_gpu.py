@@ -67,6 +67,26 @@ def test_two_containers_side_by_side(gpu_host: GpuHost) -> None:
     assert re.search(r"\b(2[89]|30)\d\dMiB / +3072MiB", shown)
 
 
+@pytest.mark.parametrize("namespace", ["", "host"])
+def test_process_list(gpu_host: GpuHost, namespace: str) -> None:
+    """The container's own process by the pid that it knows, with all that is used; a neighbour is not in it."""
+    options = [f"--pid={namespace}"] if namespace else []
+    command = (CUDASH, "primary", "alloc 100m", "managed 50m", "sleep 60")
+    with (
+        gpu_host.background(gpu_host.share("3g"), *command) as neighbour,
+        gpu_host.background(gpu_host.share("3g", *options), *command) as container,
+    ):
+        for one in (neighbour, container):
+            gpu_host.wait_for(one, "managed 50m ->")
+        pid = gpu_host.engine.docker("inspect", "--format={{.State.Pid}}", container).stdout.strip()
+        shown = [
+            gpu_host.engine.docker("exec", container, "nvidia-smi", query, "--format=csv,noheader,nounits").stdout
+            for query in ("--query-compute-apps=pid,used_memory", "--query-gpu=memory.used")
+        ]
+        print(gpu_host.engine.docker("exec", container, "nvidia-smi").stdout)
+    assert shown[0] == f"{pid if namespace else 1}, {shown[1]}"
+
+
 def test_get_proc_address_never_gives_the_real_one(gpu_host: GpuHost) -> None:
     table = (Path(__file__).parents[2] / "libvgpu/cuda/functions.h").read_text()
     taken = re.findall(r"^FUNCTION\(TAKE, (\w+)\)", table, re.MULTILINE)

@@ -1,7 +1,9 @@
 /* Times the driver's calls in one process, for libvgpu against native: one line a figure, `NAME NANOSECONDS`, the
  * median of ROUNDS rounds. usage: cudabench ROUNDS */
 #define __CUDA_API_VERSION_INTERNAL /* every version under its own name */
+#define NVML_NO_UNVERSIONED_FUNC_DEFS
 #include <cuda.h>
+#include <nvml.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,11 +16,12 @@ static double now(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-static void must(CUresult result, const char *what)
+/* RESULT is a CUresult or an nvmlReturn_t: both are 0 on success. */
+static void must(int result, const char *what)
 {
-    if (result == CUDA_SUCCESS)
+    if (result == 0)
         return;
-    fprintf(stderr, "%s: error %d\n", what, (int)result);
+    fprintf(stderr, "%s: error %d\n", what, result);
     exit(1);
 }
 
@@ -33,6 +36,7 @@ typedef void operation(void);
 static CUstream stream;
 static CUfunction kernel;
 static CUdeviceptr address;
+static nvmlDevice_t nvml_device;
 
 static void linear(size_t bytes)
 {
@@ -60,6 +64,12 @@ static void info(void)
 {
     size_t free_bytes, total;
     must(cuMemGetInfo_v2(&free_bytes, &total), "cuMemGetInfo");
+}
+
+static void nvml_info(void)
+{
+    nvmlMemory_t memory;
+    must(nvmlDeviceGetMemoryInfo(nvml_device, &memory), "nvmlDeviceGetMemoryInfo");
 }
 
 static void launch(void)
@@ -108,6 +118,8 @@ int main(int argc, char **argv)
     must(cuModuleGetFunction(&kernel, module, "nothing"), "cuModuleGetFunction");
     must(cuDeviceGetDefaultMemPool(&pool, device), "cuDeviceGetDefaultMemPool");
     must(cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &keep), "cuMemPoolSetAttribute");
+    must(nvmlInit_v2(), "nvmlInit");
+    must(nvmlDeviceGetHandleByIndex_v2(0, &nvml_device), "nvmlDeviceGetHandleByIndex");
     CUdeviceptr block; /* so that small ones are packed into a block that is there */
     must(cuMemAlloc_v2(&block, 4096), "cuMemAlloc");
 
@@ -115,6 +127,7 @@ int main(int argc, char **argv)
     figure("packed", packed, rounds, 500);
     figure("pooled", pooled, rounds, 2000);
     figure("info", info, rounds, 200);
+    figure("nvml", nvml_info, rounds, 200);
     figure("launch", launch, rounds, 500);
     return 0;
 }

@@ -1,4 +1,7 @@
-/* Calls at random, in threads, on the two GPUs of the host. usage: cudawalk SEED CALLS THREADS
+/* Calls at random, in threads, on the two GPUs of the host. usage: cudawalk SEED CALLS THREADS [EVERY]
+ *
+ * One call in EVERY (1: each) may be any; the others are for small memory in blocks and pools that are there, which the
+ * driver hands out by itself. Those take a microsecond where the simulated kernel side takes a hundred.
  *
  * Prints "walking" at the start, "done" after CALLS calls of each thread; then waits for a line of input, frees all that
  * it has, prints "emptied", and waits for another line. */
@@ -14,6 +17,7 @@
 #define MIB ((size_t)1 << 20)
 #define GRANULE (2 * MIB)
 #define THINGS 40
+#define SMALL 60
 #define SHELF 16 /* memory that threads leave for each other */
 #define MOST_THREADS 16
 
@@ -33,9 +37,11 @@ struct walker {
     CUcontext primary;
     CUmemoryPool pool;
     struct thing things[THINGS];
+    struct thing small[SMALL]; /* the first one stays, so that there is a block for the others */
 };
 
 static struct walker walkers[MOST_THREADS];
+static unsigned every = 1;
 static _Atomic(struct thing *) shelf[SHELF];
 
 static unsigned dice(struct walker *walker, unsigned sides)
@@ -253,15 +259,51 @@ static void step(struct walker *walker)
     }
 }
 
+#define SMALL_MOST 2048
+
+static int pool_has_room(const struct walker *walker)
+{
+    cuuint64_t reserved = 0, used = 0;
+    if (!walker->pool)
+        return 0;
+    cuMemPoolGetAttribute(walker->pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+    cuMemPoolGetAttribute(walker->pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    return reserved - used >= 64 * SMALL_MOST;
+}
+
+static void take_small(struct walker *walker, struct thing *thing)
+{
+    size_t size = dice(walker, SMALL_MOST) + 1;
+    thing->kind = !dice(walker, 64) && pool_has_room(walker) ? ASYNC : LINEAR;
+    CUresult result = thing->kind == ASYNC ? cuMemAllocFromPoolAsync(&thing->address, size, walker->pool, NULL)
+                                           : cuMemAlloc_v2(&thing->address, size);
+    if (result != CUDA_SUCCESS)
+        *thing = (struct thing){0};
+}
+
+static void small_step(struct walker *walker)
+{
+    struct thing *thing = &walker->small[1 + dice(walker, SMALL - 1)];
+    if (thing->kind == NOTHING)
+        take_small(walker, thing);
+    else
+        give(walker, thing);
+}
+
 static void *walk(void *argument)
 {
     struct walker *walker = argument;
     while (cuDevicePrimaryCtxRetain(&walker->primary, walker->device) != CUDA_SUCCESS)
         ; /* others have all there is, for the moment */
     cuCtxSetCurrent(walker->primary);
+    while (walker->small[0].kind == NOTHING)
+        take_small(walker, &walker->small[0]);
     new_pool(walker);
     while (walker->calls-- > 0)
-        step(walker);
+        if (dice(walker, every))
+            small_step(walker);
+        else
+            step(walker);
     return NULL;
 }
 
@@ -287,6 +329,8 @@ static void empty(struct walker *walker)
     cuCtxSetCurrent(walker->primary);
     for (int i = 0; i < THINGS; i++)
         give(walker, &walker->things[i]);
+    for (int i = 0; i < SMALL; i++)
+        give(walker, &walker->small[i]);
     for (int i = 0; i < SHELF; i++) {
         struct thing *left = atomic_exchange(&shelf[i], NULL);
         if (left)
@@ -299,8 +343,10 @@ static void empty(struct walker *walker)
 int main(int argc, char **argv)
 {
     pthread_t threads[MOST_THREADS];
-    if (argc != 4 || cuInit(0) != CUDA_SUCCESS)
+    if (argc < 4 || cuInit(0) != CUDA_SUCCESS)
         return 2;
+    if (argc > 4)
+        every = (unsigned)atoi(argv[4]);
     int count = atoi(argv[3]);
     for (int i = 0; i < count; i++) {
         walkers[i] = (struct walker){

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 from dataclasses import dataclass
 
@@ -37,11 +38,19 @@ def pid_seen_by(process: Process, caller: Process) -> int | None:
     try:
         if not process.alive:
             return None
-        pids = [int(pid) for pid in _status(process.pid)["NSpid"].split()]
-        above = pid_namespaces(process.pid).index(pid_namespaces(caller.pid)[0])
+        pids, namespaces = _in_namespaces(process)
+        above = namespaces.index(_in_namespaces(caller)[1][0])
     except (OSError, ValueError, KeyError):
         return None
     return pids[-1 - above] if above < len(pids) else None
+
+
+@functools.lru_cache(1024)
+def _in_namespaces(process: Process) -> tuple[list[int], list[int]]:
+    """A process's pids, from the outermost namespace to its own, and these namespaces from its own outwards. For good:
+    a process stays in the namespaces in which it began.
+    """
+    return [int(pid) for pid in _status(process.pid)["NSpid"].split()], pid_namespaces(process.pid)
 
 
 def pid_namespaces(pid: int) -> list[int]:

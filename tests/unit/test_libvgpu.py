@@ -125,7 +125,8 @@ class Place:
             wanted = itertools.product(("cudacheck", "cudash", "cudawalk"), SANITIZERS)
             for done in [pool.submit(self._program, name, build) for name, build in wanted]:
                 done.result()
-        self._program("nvmlsh", "plain")
+        for name in ("nvmlsh", "lastblock"):
+            self._program(name, "plain")
         self.renew()
 
     def _build(self, part: str, build: str) -> None:
@@ -284,6 +285,11 @@ def test_threads(place: Place, count: Callable[[int], int], case: str, build: st
     place.run("cudacheck", case, str(count(200)), build=build)
 
 
+@pytest.mark.parametrize("build", ["asan", "plain"])
+def test_children_of_threads(place: Place, count: Callable[[int], int], build: str) -> None:
+    place.run("cudacheck", "children_of_threads", str(count(200)), build=build)
+
+
 def test_cudash(place: Place) -> None:
     """The commands with which the tests in containers work."""
     half = 480 * MIB
@@ -299,6 +305,11 @@ def test_cudash(place: Place) -> None:
 
 
 # ---- processes -------------------------------------------------------------------------------------------------
+
+
+def test_one_of_many_gets_the_last_block(place: Place, count: Callable[[int], int]) -> None:
+    rounds = count(1000)
+    assert place.run("lastblock", "6", str(rounds)) == f"{rounds} rounds, {rounds} got it, 0 wrong\n"
 
 
 def test_fork_has_the_drivers_own_error(place: Place) -> None:
@@ -472,49 +483,78 @@ def test_nvml_shows_the_share(place: Place) -> None:
 # ---- the random walk ------------------------------------------------------------------------------------------------
 
 
-def test_random_walk(place: Place, count: Callable[[int], int]) -> None:
-    """Processes and threads do everything at random, some are killed; in the end the account is what was given."""
-    seed = random.randrange(1 << 30)
-    processes, threads = 6, 3
-    calls = count(100_000) // processes
-    walkers = [place.start("cudawalk", str(seed + i), str(calls // threads), str(threads)) for i in range(processes)]
-    worst = [0, 0]
-    over = threading.Event()
-    killed = {walker.process.pid for walker in walkers[:2]}
+class Mortals:
+    """Walkers that are killed at random moments, each with another in its place, until it is over."""
 
-    def sample() -> None:
-        # FUSE tells of a dead process's files a moment after its death, where a real driver has closed them before.
+    def __init__(self, place: Place, dice: random.Random) -> None:
+        self.place, self.dice = place, dice
+        self.killed: set[int] = set()
+
+    def live(self, over: threading.Event) -> None:
         while not over.is_set():
-            for gpu in (0, 1):
-                taken = place.host.processes(gpu)
-                worst[gpu] = max(worst[gpu], sum(used for pid, used in taken.items() if pid not in killed))
-            time.sleep(0.001)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        for walker in walkers[:2]:
+            walker = self.place.start("cudawalk", str(self.dice.randrange(1 << 20)), "1000000000", "3", "10")
             walker.until("walking")
-        time.sleep(0.3 + (seed % 100) / 1000)
-        for walker in walkers[:2]:
+            over.wait(0.1 + 0.5 * self.dice.random())
+            self.killed.add(walker.process.pid)  # before: a look at the device must not find it in between
             walker.process.kill()
-            walker.process.wait()
-        for walker in walkers[2:]:
+            walker.process.communicate()
+            self.place.programs.remove(walker)
+
+
+class Sampler:
+    """The most that living walkers held of each GPU at a time, by the simulated kernel side."""
+
+    def __init__(self, place: Place, mortals: Mortals) -> None:
+        self.place, self.mortals, self.worst = place, mortals, [0, 0]
+
+    def look(self, over: threading.Event) -> None:
+        # FUSE tells of a dead process's files a moment after its death, where a real driver has closed them before.
+        while not over.wait(0.002):
+            for gpu in (0, 1):
+                taken = self.place.host.processes(gpu)
+                held = sum(used for pid, used in taken.items() if pid not in self.mortals.killed)
+                self.worst[gpu] = max(self.worst[gpu], held)
+
+
+def give_all_back(place: Place, walkers: list[Program]) -> list[str]:
+    """What is wrong, if anything, with the account of those who have done their calls, and when they have freed all."""
+    problems = compare(place, walkers)
+    for walker in walkers:
+        walker.go_on()
+        walker.until("emptied")
+    return problems + compare(place, walkers)
+
+
+@pytest.mark.timeout(1500)
+def test_random_walk(place: Place, soak: bool) -> None:
+    """Processes and threads do everything at random, and others beside them are killed; in the end the account is what
+    was given. A tenth of the calls needs the simulated kernel side.
+    """
+    seed = random.randrange(1 << 30)
+    processes, threads, calls = 4, 3, 10_000_000 if soak else 100_000
+    mine = str(-(-calls // (processes * threads)))
+    print(f"seed {seed}")
+    mortals = Mortals(place, random.Random(seed))
+    sampler = Sampler(place, mortals)
+    over = threading.Event()
+    beside = [threading.Thread(target=mortals.live, args=(over,)) for _ in range(2)]
+    beside.append(threading.Thread(target=sampler.look, args=(over,)))
+    walkers = [place.start("cudawalk", str(seed + i), mine, str(threads), "10") for i in range(processes)]
+    for thread in beside:
+        thread.start()
+    try:
+        for walker in walkers:
             walker.until("done")
-        problem = compare(place, walkers[2:])
-        for walker in walkers[2:]:
-            walker.go_on()
-            walker.until("emptied")
-        problem += compare(place, walkers[2:])
-        problem += [f"GPU {gpu}: {place.host.used(gpu)} bytes left" for gpu in (0, 1) if place.host.used(gpu)]
-    except AssertionError as error:
-        problem = [str(error)]
     finally:
         over.set()
-        sampler.join()
-    problem += [f"GPU {gpu}: {worst[gpu]} bytes taken" for gpu in (0, 1) if worst[gpu] > SHARES[gpu]]
-    assert not problem, f"seed {seed}: {problem}"
-    assert worst[0] > SHARES[0] // 2, "the walk came nowhere near the limit"
+        for thread in beside:
+            thread.join()
+    problems = give_all_back(place, walkers)
+    wait_for(lambda: not any(place.host.used(gpu) for gpu in (0, 1)))
+    problems += [f"GPU {gpu}: {worst} bytes taken" for gpu, worst in enumerate(sampler.worst) if worst > SHARES[gpu]]
+    assert not problems, f"seed {seed}: {problems}"
+    assert sampler.worst[0] > SHARES[0] // 2, "the walk came nowhere near the limit"
+    assert len(mortals.killed) > 3
 
 
 def compare(place: Place, walkers: list[Program]) -> list[str]:

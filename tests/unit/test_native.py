@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.build import tools
+
 NATIVE = Path(__file__).with_name("native")
 LIBVGPU = NATIVE.parents[2] / "libvgpu"
 
 ACCOUNT = ("account_test.c", "account.c", "identity.c")
+OUTSIDE = ("outside_test.c", "outside.c", "account.c", "identity.c")
+PROCESSES = (
+    *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "figures.c", "outside.c"),
+    *("account.c", "identity.c", "process_memory.c", "share_limits.c"),
+)
 TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
 
 SANITIZERS = {
@@ -33,8 +40,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         if not program.exists():
             paths = [NATIVE / sources[0], *(LIBVGPU / source for source in sources[1:])]
             flags = ["-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS[sanitizer]]
-            folders: list[str | Path] = ["-iquote", LIBVGPU, "-iquote", NATIVE]
-            command: list[str | Path] = ["/usr/bin/gcc", *flags, *folders, *paths, "-o", program]
+            runai_dir = folder / f"{program.name}.runai"
+            runai_dir.mkdir()
+            flags += [f'-DRUNAI_DIR="{runai_dir}"', '-DRUNAI_LIBRARY_H="nvml/library.h"']
+            folders: list[str | Path] = ["-iquote", LIBVGPU, "-iquote", NATIVE, "-isystem", tools()[1]]
+            command: list[str | Path] = ["/usr/bin/gcc", *flags, *folders, *paths, "-lpthread", "-o", program]
             subprocess.run(command, check=True)
         return program
 
@@ -73,6 +83,16 @@ def test_a_process_killed_at_any_instruction_leaves_nothing(compiled: Compile, c
 
 def test_a_hostile_page_harms_nobody(compiled: Compile, count: Callable[[int], int]) -> None:
     run(compiled(ACCOUNT, "asan"), "hostile_page", count(50))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "plain"])
+def test_what_is_held_outside_the_account(compiled: Compile, sanitizer: str) -> None:
+    run(compiled(OUTSIDE, sanitizer))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "plain"])
+def test_process_lists_of_nvml(compiled: Compile, sanitizer: str) -> None:
+    run(compiled(PROCESSES, sanitizer))
 
 
 @pytest.mark.parametrize("sanitizer", ["asan", "tsan"])

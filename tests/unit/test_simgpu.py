@@ -226,8 +226,19 @@ def test_nvml_leaves_out_part_of_a_context_and_managed_memory() -> None:
     rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
     rm.new_object(file, root, device, 0, abi.CLASS_MEMORY_LOCAL_USER, 12 * MIB)
     rm.managed(File("nvidia-uvm", "one"), 0x1000, 6 * MIB, 0, "one")
-    assert rm.gpus[0].used == 26 * MIB
+    assert rm.gpus[0].used == 28 * MIB
     assert rm.gpus[0].listed["one"] == 12 * MIB
+
+
+def test_what_a_process_takes_besides_its_contexts_comes_and_goes_once() -> None:
+    rm, file, root, device = manager(context=20)
+    first = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    second = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    assert rm.gpus[0].used == (2 + 8 + 8) * MIB and not rm.gpus[0].listed
+    rm.free(file, root, first)
+    assert rm.gpus[0].used == (2 + 8) * MIB
+    rm.free(file, root, second)
+    assert rm.gpus[0].used == 0 and rm.gpus[0].owners() == []
 
 
 @pytest.mark.parametrize(
@@ -436,7 +447,7 @@ say(len(mapped), ctypes.string_at(address + 4095, 1)[0]); wait(); free(address);
     program = Program(host, code)
     assert program.line() == "1 7"
     assert host.used() == CONTEXT + 64 * MIB
-    assert smi_processes(host) == {program.process.pid: 152}
+    assert smi_processes(host) == {program.process.pid: 150}
     program.step()
     assert program.line() == str((10989 - 64) * MIB - CONTEXT)
     program.end()
@@ -583,10 +594,10 @@ def smi_processes(host: SimHost) -> dict[int, int]:
     return {int(line.split(",")[0]): int(line.split(",")[1]) for line in answer.splitlines()}
 
 
-def test_nvml_leaves_out_8_mib_a_context(host: SimHost) -> None:
+def test_nvml_leaves_out_10_mib_a_context(host: SimHost) -> None:
     program = Program(host, "start(); alloc(64 << 20); say('up'); wait()")
     program.line()
-    assert smi_processes(host) == {program.process.pid: 152 + 64}
+    assert smi_processes(host) == {program.process.pid: 150 + 64}
     assert smi(host, "--query-gpu=memory.used", "--format=csv,noheader") == f"{160 + 64} MiB\n"
     program.end()
 
@@ -629,7 +640,7 @@ for version, words in ("", 2), ("_v2", 3), ("_v3", 3):
     pid = str(program.process.pid)
     assert run(host, code) == [
         "1", "10989", str(10989 - 64 - 160), str(64 + 160), "25", "10989", "64", str(10989 - 64 - 160), "160",
-        *["7", "1", "0", pid, "152"] * 3,
+        *["7", "1", "0", pid, "150"] * 3,
     ]  # fmt: skip
     program.end()
 
@@ -645,7 +656,7 @@ def test_nvidia_smi_has_the_real_ones_layout(host: SimHost) -> None:
         "|                                         |                        |                  N/A |",
     ]
     assert {len(line) for line in lines[1:] if line} == {91}
-    row = rf"\|    0   N/A  N/A {program.process.pid:>15}      C   \S+ +152MiB \|"
+    row = rf"\|    0   N/A  N/A {program.process.pid:>15}      C   \S+ +150MiB \|"
     assert re.fullmatch(row, lines[-2]), lines[-2]
     program.end()
     settled(host, 0)

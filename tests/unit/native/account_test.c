@@ -132,35 +132,69 @@ static void test_killed_at_random(int rounds)
     }
 }
 
-/* Kills a process at its Nth instruction inside a reserve or a release, for every N: nothing may be in doubt after. */
-static bool dies_at(struct account_page *page, long instruction)
+/* What a process is killed in. */
+static void reserve_and_release(struct account_member *me)
+{
+    account_reserve(me, 0, 7, 100);
+    account_release(me, 0, 3);
+}
+
+/* Whoever joins gives back the 20 granules of a dead process. */
+static void join_and_reclaim(struct account_member *me)
+{
+    account_join(me);
+}
+
+static void die_with_20(struct account_page *page)
 {
     pid_t child = fork();
     if (child == 0) {
         struct account_member me = new_member(page);
-        CHECK(account_reserve(&me, 0, 5, 100));
+        CHECK(account_reserve(&me, 0, 20, 100));
+        _exit(0);
+    }
+    wait_for(child);
+}
+
+/* Steps through INSTRUCTION instructions of a child's work; false when that is all. */
+static bool stopped_at(struct account_page *page, void (*part)(struct account_member *), long instruction, pid_t *child)
+{
+    *child = fork();
+    if (*child == 0) {
+        struct account_member me = new_member(page);
+        CHECK(part == join_and_reclaim || account_reserve(&me, 0, 5, 100));
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
         raise(SIGSTOP);
-        account_reserve(&me, 0, 7, 100);
-        account_release(&me, 0, 3);
+        part(&me);
         _exit(0);
     }
     int status;
-    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    CHECK(waitpid(*child, &status, 0) == *child && WIFSTOPPED(status));
     for (long i = 0; i < instruction; i++) {
-        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
-        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(ptrace(PTRACE_SINGLESTEP, *child, NULL, NULL) == 0);
+        CHECK(waitpid(*child, &status, 0) == *child);
         if (WIFEXITED(status))
             return false;
     }
-    /* Somebody else goes on while it stands there: nothing that it holds up. */
+    return true;
+}
+
+/* Kills a process at its Nth instruction inside PART, for every N: nothing may be in doubt after, and while it stands
+ * there nobody is held up. */
+static bool dies_at(struct account_page *page, void (*part)(struct account_member *), long instruction)
+{
+    pid_t child;
+    if (part == join_and_reclaim)
+        die_with_20(page);
+    if (!stopped_at(page, part, instruction, &child))
+        return false;
     struct account_member other = new_member(page);
     CHECK(account_reserve(&other, 0, 1, 100));
     account_release(&other, 0, 1);
     uint64_t held = sum_of_slots(page, 0);
-    CHECK(held == account_total(page, 0) && (held == 5 || held == 12 || held == 9));
+    CHECK(held == account_total(page, 0) && (part == join_and_reclaim ? held % 20 == 0 : held == 5 || held == 12 || held == 9));
     kill(child, SIGKILL);
-    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(waitpid(child, NULL, 0) == child);
     CHECK(account_reserve(&other, 0, 1, 100));
     account_reclaim(&other);
     CHECK(account_total(page, 0) == 1 && sum_of_slots(page, 0) == 1);
@@ -173,9 +207,12 @@ static void test_killed_at_every_instruction(int step)
 {
     struct account_page *page = new_page();
     long instruction = 0;
-    while (dies_at(page, instruction))
+    while (dies_at(page, reserve_and_release, instruction))
         instruction += step;
     CHECK(instruction > 200);
+    for (instruction = 0; dies_at(page, join_and_reclaim, instruction);)
+        instruction += 20 * step;
+    CHECK(instruction > 1000);
 }
 
 /* A process that ends, one that is only a zombie, and one of another image: what each held comes back. */
@@ -194,7 +231,7 @@ static void test_reclaim(void)
     }
     siginfo_t info;
     CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0); /* it stays a zombie */
-    CHECK(account_total_alive(page, &me.self, 0) == 1 && account_total(page, 0) == 10);
+    CHECK(account_left(page, &me.self, 0) == 9 && account_total(page, 0) == 10);
     CHECK(!account_reserve(&me, 0, 1, 10));
     CHECK(account_reclaim(&me) && account_reserve(&me, 0, 9, 10));
     wait_for(child);
@@ -233,7 +270,7 @@ static void test_hostile_page(int rounds)
         account_reserve(&me, 3, 5, 10);
         account_release(&me, 3, 5);
         account_reclaim(&me);
-        account_total_alive(page, &me.self, 3);
+        account_left(page, &me.self, 3);
     }
 }
 

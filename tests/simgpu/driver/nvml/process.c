@@ -93,3 +93,39 @@ nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned
     GIVE(device, count, 0);
 }
 ALSO(nvmlDeviceGetGraphicsRunningProcesses, nvmlDeviceGetMPSComputeRunningProcesses);
+
+static bool lists_compute(unsigned mode)
+{
+    return mode == NVML_PROCESS_MODE_COMPUTE || mode == NVML_PROCESS_MODE_ALL;
+}
+
+static nvmlReturn_t details(const struct nvmlDevice_st *device, nvmlProcessDetailList_t *plist)
+{
+    struct answer *answer;
+    nvmlReturn_t result = ask(device, &answer);
+    if (result)
+        return result;
+    unsigned room = plist->numProcArrayEntries;
+    plist->numProcArrayEntries = lists_compute(plist->mode) ? answer->head.count : 0;
+    for (unsigned i = 0; room >= plist->numProcArrayEntries && i < plist->numProcArrayEntries; i++)
+        plist->procArray[i] = (nvmlProcessDetail_v1_t){
+            .pid = answer->list[i].pid,
+            .usedGpuMemory = answer->list[i].bytes,
+            .gpuInstanceId = NO_INSTANCE,
+            .computeInstanceId = NO_INSTANCE,
+        };
+    free(answer);
+    return room < plist->numProcArrayEntries ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *plist)
+{
+    nvmlReturn_t result = enter_device(device);
+    if (result)
+        return result;
+    if (!plist || (plist->numProcArrayEntries && !plist->procArray) || plist->mode >= NVML_PROCESS_MODE_MAX)
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    if (plist->version != nvmlProcessDetailList_v1)
+        return leave(NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    return leave(details(device, plist));
+}

@@ -13,6 +13,19 @@ nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensor
     GIVE(device, celsius, 35);
 }
 
+nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *temperature)
+{
+    nvmlReturn_t result = enter_device(device);
+    if (result)
+        return result;
+    if (!temperature || temperature->sensorType != NVML_TEMPERATURE_GPU)
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    if (temperature->version != nvmlTemperature_v1)
+        return leave(NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    temperature->temperature = 35;
+    return leave(NVML_SUCCESS);
+}
+
 /* Milliwatts. */
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *power)
 {

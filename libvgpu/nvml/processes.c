@@ -1,0 +1,198 @@
+/* NVML's lists of processes: of those that the driver lists, the container's own, each with what it holds of the share.
+ *
+ * Its own are those that stand in its account: what it shows is what it counts. With a pid namespace of the host's, the
+ * driver lists the neighbours' processes too, and a process that isn't in the account can't be told from one of those. */
+#include "cancel.h"
+#include "nvml/container.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What figures.c takes for NVML's records. */
+_Static_assert(sizeof(nvmlProcessInfo_v1_t) == 16 && sizeof(nvmlProcessInfo_v2_t) == 24, "as in figures.c");
+_Static_assert(offsetof(nvmlProcessInfo_v2_t, usedGpuMemory) == 8 && offsetof(nvmlProcessInfo_v2_t, gpuInstanceId) == 16 &&
+                   offsetof(nvmlProcessInfo_v2_t, computeInstanceId) == 20,
+               "as in figures.c");
+
+/* Who asks for a list, and what the account said before the driver was asked. */
+struct viewer {
+    nvmlReturn_t found; /* of container_find(); the rest is only there on success */
+    struct container container;
+    struct held_snapshot before;
+};
+
+static void begin(struct viewer *viewer, nvmlDevice_t device)
+{
+    viewer->found = container_find(device, &viewer->container);
+    if (viewer->found == NVML_SUCCESS)
+        outside_snapshot(viewer->container.page, viewer->container.gpu, &viewer->before);
+}
+
+/* Puts what a process holds into its FIGURE: its part of the account, managed memory included, and what it holds
+ * outside of it. The sum of all is what nvmlDeviceGetMemoryInfo calls used. false when it isn't one of the container's. */
+static bool own(const struct viewer *viewer, struct process_figure *figure)
+{
+    const struct container *container = &viewer->container;
+    int slot = account_find(container->page, &container->self, figure->pid);
+    if (slot < 0)
+        return false;
+    uint64_t held = account_held(container->page, (unsigned)slot, container->gpu);
+    held += outside_of_process(container->page, (unsigned)slot, container->gpu, &viewer->before, figure);
+    figure->bytes = held << ACCOUNT_GRANULE_SHIFT;
+    return true;
+}
+
+/* The container's own processes of those that SOURCE lists. */
+static nvmlReturn_t own_figures(const struct figures_source *source, nvmlDevice_t device, struct figures *figures)
+{
+    struct viewer viewer;
+    begin(&viewer, device);
+    nvmlReturn_t result = (nvmlReturn_t)figures_ask(source, device, figures);
+    if (result != NVML_SUCCESS)
+        return result;
+    size_t kept = 0;
+    for (size_t i = 0; viewer.found == NVML_SUCCESS && i < figures->count; i++)
+        if (own(&viewer, &figures->list[i]))
+            figures->list[kept++] = figures->list[i];
+    figures->count = kept;
+    if (viewer.found != NVML_SUCCESS)
+        free(figures->list);
+    return viewer.found;
+}
+
+/* A list function whose real one is CALL. */
+static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
+{
+    const struct figures_source source = {(figures_call *)call, short_records};
+    struct figures figures;
+    if (!count || (*count && !infos))
+        return (nvmlReturn_t)source.call(device, count, infos); /* the driver has the right answer itself */
+    int cancel = forbid_cancel();
+    nvmlReturn_t result = own_figures(&source, device, &figures);
+    if (result == NVML_SUCCESS) {
+        if (*count < figures.count)
+            result = NVML_ERROR_INSUFFICIENT_SIZE;
+        for (size_t i = 0; result == NVML_SUCCESS && i < figures.count; i++)
+            figures_write(&source, infos, i, &figures.list[i]);
+        *count = (unsigned int)figures.count;
+        free(figures.list);
+    }
+    allow_cancel(cancel);
+    return result;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetComputeRunningProcesses, true, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
+                                                            nvmlProcessInfo_v2_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetComputeRunningProcesses_v2, false, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                            nvmlProcessInfo_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetComputeRunningProcesses_v3, false, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                          nvmlProcessInfo_v1_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetGraphicsRunningProcesses, true, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
+                                                             nvmlProcessInfo_v2_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetGraphicsRunningProcesses_v2, false, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                             nvmlProcessInfo_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetGraphicsRunningProcesses_v3, false, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses(nvmlDevice_t device, unsigned int *count,
+                                                            nvmlProcessInfo_v1_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetMPSComputeRunningProcesses, true, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
+                                                               nvmlProcessInfo_v2_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetMPSComputeRunningProcesses_v2, false, device, count, infos);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                               nvmlProcessInfo_t *infos)
+{
+    return list(libvgpu_real.nvmlDeviceGetMPSComputeRunningProcesses_v3, false, device, count, infos);
+}
+
+/* All that the driver lists in that MODE, however many, in memory of malloc()'s. */
+static nvmlReturn_t all_details(nvmlDevice_t device, unsigned int mode, nvmlProcessDetailList_t *all)
+{
+    nvmlReturn_t result = NVML_ERROR_INSUFFICIENT_SIZE;
+    unsigned int room = 64;
+    for (int round = 0; round < 10 && result == NVML_ERROR_INSUFFICIENT_SIZE; round++) {
+        *all = (nvmlProcessDetailList_t){nvmlProcessDetailList_v1, mode, room, calloc(room, sizeof *all->procArray)};
+        result = all->procArray ? REAL(nvmlDeviceGetRunningProcessDetailList)(device, all) : NVML_ERROR_MEMORY;
+        if (result == NVML_SUCCESS)
+            break;
+        free(all->procArray);
+        room = all->numProcArrayEntries + 64; /* more may have come until then */
+    }
+    return result;
+}
+
+/* Leaves the container's own in ALL. */
+static void keep_own_details(const struct viewer *viewer, nvmlProcessDetailList_t *all)
+{
+    unsigned int kept = 0;
+    for (unsigned int i = 0; i < all->numProcArrayEntries; i++) {
+        nvmlProcessDetail_v1_t detail = all->procArray[i];
+        struct process_figure figure = {.pid = detail.pid, .bytes = detail.usedGpuMemory};
+        if (!own(viewer, &figure))
+            continue;
+        detail.usedGpuMemory = figure.bytes;
+        all->procArray[kept++] = detail;
+    }
+    all->numProcArrayEntries = kept;
+}
+
+static nvmlReturn_t own_details(nvmlDevice_t device, nvmlProcessDetailList_t *wanted)
+{
+    struct viewer viewer;
+    nvmlProcessDetailList_t all;
+    begin(&viewer, device);
+    nvmlReturn_t result = all_details(device, wanted->mode, &all);
+    if (result != NVML_SUCCESS)
+        return result;
+    result = viewer.found;
+    if (result == NVML_SUCCESS) {
+        keep_own_details(&viewer, &all);
+        if (wanted->numProcArrayEntries < all.numProcArrayEntries)
+            result = NVML_ERROR_INSUFFICIENT_SIZE;
+        else if (all.numProcArrayEntries)
+            memcpy(wanted->procArray, all.procArray, all.numProcArrayEntries * sizeof *all.procArray);
+        wanted->numProcArrayEntries = all.numProcArrayEntries;
+    }
+    free(all.procArray);
+    return result;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *list_of_mode)
+{
+    if (!list_of_mode || list_of_mode->version != nvmlProcessDetailList_v1 ||
+        (list_of_mode->numProcArrayEntries && !list_of_mode->procArray))
+        return REAL(nvmlDeviceGetRunningProcessDetailList)(device, list_of_mode);
+    int cancel = forbid_cancel();
+    nvmlReturn_t result = own_details(device, list_of_mode);
+    allow_cancel(cancel);
+    return result;
+}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 
 from runai_runtime.dynsym import Export, Symbols, hide, read_symbols
 from runai_runtime.errors import RefusalError, reason
@@ -50,6 +49,8 @@ def forget_copies(host: Host, kept: dict[str, str]) -> None:
     """Remove the copies for drivers that are gone, and for images' own. A container that has one keeps it: what is
     mounted stays; one that is just being made with one is stopped by the hook, which finds it gone.
     """
+    import shutil  # not for a container's start
+
     folders = {os.path.dirname(path) for path in kept.values()}
     for entry in os.scandir(host.fitted):
         if len(entry.name) == NAME_LENGTH and entry.is_dir(follow_symlinks=False) and entry.path not in folders:

@@ -67,7 +67,7 @@ def _compile(source: Path, scratch: Path, flags: tuple[str, ...]) -> Path:
     _zig(target, *FLAGS, *flags, "-isystem", headers, "-c", source, "-o", compiled)
     stubs = [] if "-static" in flags else [_stub(scratch, *library) for library in _needed(compiled).items()]
     # Lazy: a driver that lacks one function runs the programs that don't call it.
-    kept = ["-Wl,--strip-debug"] if static else []  # as in CMakeLists.txt, so that zig has that C library
+    kept = ["-Wl,--strip-debug"] if "-static" in flags else []  # as in CMakeLists.txt, so that zig has that C library
     _zig(target, compiled, *stubs, *flags, *kept, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
     return linked
 

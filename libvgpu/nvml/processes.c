@@ -4,6 +4,7 @@
  * driver lists the neighbours' processes too, and a process that isn't in the account can't be told from one of those. */
 #include "cancel.h"
 #include "nvml/container.h"
+#include "nvml/processes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,10 +61,9 @@ static nvmlReturn_t own_figures(const struct figures_source *source, nvmlDevice_
     return viewer.found;
 }
 
-/* A list function whose real one is CALL. */
-static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
+nvmlReturn_t processes_list(figures_call *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
 {
-    const struct figures_source source = {(figures_call *)call, short_records};
+    const struct figures_source source = {call, short_records};
     struct figures figures;
     if (!count || (*count && !infos))
         return (nvmlReturn_t)source.call(device, count, infos); /* the driver has the right answer itself */
@@ -79,6 +79,12 @@ static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, un
     }
     allow_cancel(cancel);
     return result;
+}
+
+/* NVML's own functions, which struct real has without a type. */
+static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
+{
+    return processes_list((figures_call *)call, short_records, device, count, infos);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *infos)

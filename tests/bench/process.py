@@ -40,8 +40,9 @@ def process_rows(output: str) -> Iterator[Row]:
     started = [(other - base) / 1000 for base, other, *_ in lines]
     yield Row(f"cuInit + cuDeviceGetCount: added (native {native:.1f} ms)", 2.0, started, " ms")
     yield Row("resident memory of libvgpu and the account", 512, [ours for *_, ours in lines], " KiB")
-    grown = [other - base for _, _, base, other, _ in lines]
-    yield Row("resident memory of a process: added", 512, grown, " KiB")
+    for what, at in (("", 2), (" that asked cuMemGetInfo", 4)):
+        grown = [line[at + 1] - line[at] for line in lines]
+        yield Row(f"resident memory of a process{what}: added", 512, grown, " KiB")
 
 
 def footprint(runai: Runai, rounds: int) -> list[Row]:

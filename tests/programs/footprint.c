@@ -1,11 +1,11 @@
 /* What libvgpu adds to a process. In a container with a share, /.runai/real has the driver's own libraries.
  *
  *     footprint start            cuInit and cuDeviceGetCount
- *     footprint memory           a context, some memory, then two numbers in KiB: resident memory of libvgpu's files and
- *                                of the account's, and of the whole process
+ *     footprint memory           a context and some memory, then three numbers in KiB: resident memory of libvgpu's files
+ *                                and of the account's, of the whole process, and of that once it has asked cuMemGetInfo
  *     footprint pairs N FOLDER   runs `start` and `memory` N times in turn with the libraries in FOLDER and with those
- *                                that the loader finds; a line each: microseconds and KiB of the one and of the other,
- *                                then KiB of libvgpu's files
+ *                                that the loader finds; a line each: microseconds, KiB, and KiB after cuMemGetInfo of the
+ *                                one and of the other, then KiB of libvgpu's files
  */
 #define __CUDA_API_VERSION_INTERNAL /* every version under its own name */
 #include <cuda.h>
@@ -39,31 +39,41 @@ static int is_ours(const char *line)
                     strncmp(path, "/.runai/account/", 16) == 0);
 }
 
-static void memory(void)
+/* KiB of this process that are resident, and in OURS those of libvgpu and the account. */
+static unsigned long resident(unsigned long *ours)
 {
-    CUcontext context;
-    CUdeviceptr address;
-    size_t available, total;
     char line[4096];
-    unsigned long kib, ours = 0, all = 0;
+    unsigned long kib, all = 0;
     int inside = 0;
-    start();
-    must(cuDevicePrimaryCtxRetain(&context, 0) == CUDA_SUCCESS && cuCtxSetCurrent(context) == CUDA_SUCCESS &&
-             cuMemAlloc_v2(&address, 4096) == CUDA_SUCCESS && cuMemAlloc_v2(&address, 64 << 20) == CUDA_SUCCESS &&
-             cuMemGetInfo_v2(&available, &total) == CUDA_SUCCESS,
-         "there is a context and memory");
     FILE *file = fopen("/proc/self/smaps", "re");
     must(file != NULL, "/proc is there");
+    *ours = 0;
     while (fgets(line, sizeof line, file)) {
         if (sscanf(line, "Rss: %lu kB", &kib) == 1) {
             all += kib;
-            ours += inside ? kib : 0;
+            *ours += inside ? kib : 0;
         } else if (strchr(line, '-') && strchr(line, ' ') > strchr(line, '-')) {
             inside = is_ours(line); /* a mapping's first line: its range, and where it is from */
         }
     }
     fclose(file);
-    printf("%lu %lu\n", ours, all);
+    return all;
+}
+
+static void memory(void)
+{
+    CUcontext context;
+    CUdeviceptr address;
+    size_t available, total;
+    unsigned long ours;
+    start();
+    must(cuDevicePrimaryCtxRetain(&context, 0) == CUDA_SUCCESS && cuCtxSetCurrent(context) == CUDA_SUCCESS &&
+             cuMemAlloc_v2(&address, 4096) == CUDA_SUCCESS && cuMemAlloc_v2(&address, 64 << 20) == CUDA_SUCCESS,
+         "there is a context and memory");
+    unsigned long all = resident(&ours);
+    must(cuMemGetInfo_v2(&available, &total) == CUDA_SUCCESS, "it tells how much");
+    unsigned long asked = resident(&ours);
+    printf("%lu %lu %lu\n", ours, all, asked);
 }
 
 static double now(void)
@@ -99,16 +109,16 @@ static double run(const char *mode, const char *folder, char *text, size_t size)
 static void pair(const char *real, int real_first)
 {
     double taken[2];
-    unsigned long ours[2], all[2];
+    unsigned long ours[2], all[2], asked[2];
     char text[100];
     for (int i = 0; i < 2; i++) {
         int with = i ^ !real_first; /* 0: the real libraries */
         const char *folder = with ? NULL : real;
         taken[with] = run("start", folder, text, sizeof text);
         run("memory", folder, text, sizeof text);
-        must(sscanf(text, "%lu %lu", &ours[with], &all[with]) == 2, "two numbers");
+        must(sscanf(text, "%lu %lu %lu", &ours[with], &all[with], &asked[with]) == 3, "three numbers");
     }
-    printf("%.1f %.1f %lu %lu %lu\n", taken[0], taken[1], all[0], all[1], ours[1]);
+    printf("%.1f %.1f %lu %lu %lu %lu %lu\n", taken[0], taken[1], all[0], all[1], asked[0], asked[1], ours[1]);
 }
 
 int main(int argc, char **argv)

@@ -16,8 +16,8 @@ LIBVGPU = NATIVE.parents[2] / "libvgpu"
 ACCOUNT = ("account_test.c", "account.c", "identity.c")
 OUTSIDE = ("outside_test.c", "outside.c", "account.c", "identity.c")
 PROCESSES = (
-    *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "figures.c", "outside.c"),
-    *("account.c", "identity.c", "process_memory.c", "share_limits.c"),
+    *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "nvml/export_table.c"),
+    *("figures.c", "outside.c", "account.c", "identity.c", "process_memory.c", "share_limits.c"),
 )
 TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
 
@@ -42,7 +42,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
             flags = ["-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS[sanitizer]]
             runai_dir = folder / f"{program.name}.runai"
             runai_dir.mkdir()
-            flags += [f'-DRUNAI_DIR="{runai_dir}"', '-DRUNAI_LIBRARY_H="nvml/library.h"']
+            flags += [f'-DRUNAI_DIR="{runai_dir}"', f'-DRUNAI_DRIVER_VERSION="{runai_dir}/version"']
+            flags += ['-DRUNAI_LIBRARY_H="nvml/library.h"']
             folders: list[str | Path] = ["-iquote", LIBVGPU, "-iquote", NATIVE, "-isystem", tools()[1]]
             command: list[str | Path] = ["/usr/bin/gcc", *flags, *folders, *paths, "-lpthread", "-o", program]
             subprocess.run(command, check=True)

@@ -340,6 +340,77 @@ static void test_fork(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* ---- nvidia-smi's table ---------------------------------------------------------------------------------------- */
+
+typedef nvmlReturn_t versioned_list(nvmlDevice_t device, unsigned *count, void *infos, unsigned version);
+
+nvmlReturn_t nvmlInternalGetExportTable(const void **table, const void *id);
+
+static const unsigned char with_lists[16] = {0xc4, 0xfe, 0x3e, 0x6c, 0xc9, 0x8f, 0x6c, 0x4e,
+                                             0xa3, 0x27, 0xee, 0x69, 0x6e, 0x12, 0xf7, 0xc4};
+static const void *exported[270];
+
+static nvmlReturn_t internal_list(nvmlDevice_t device, unsigned *count, void *infos, unsigned version)
+{
+    return version == 2 ? list_v2(device, count, infos) : NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+}
+
+static nvmlReturn_t export_table(const void **table, const void *id)
+{
+    if (!table || !id)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *table = exported;
+    return NVML_SUCCESS;
+}
+
+static void write_version(const char *version)
+{
+    write_file(RUNAI_DRIVER_VERSION, version, strlen(version));
+}
+
+static const void *const *ask_for_table(const unsigned char *id)
+{
+    const void *table = NULL;
+    CHECK(nvmlInternalGetExportTable(&table, id) == NVML_SUCCESS);
+    return table;
+}
+
+static void test_export_table(void)
+{
+    nvmlProcessInfo_v2_t infos[8];
+    const unsigned char other[16] = {1};
+    libvgpu_real.nvmlInternalGetExportTable = (void *)export_table;
+    exported[0] = (void *)sizeof exported;
+    for (size_t i = 1; i < sizeof exported / sizeof *exported; i++)
+        exported[i] = (void *)internal_list;
+    CHECK(ask_for_table(with_lists) == exported); /* no version at all */
+    const char *const unknown[] = {"580.159.05\n", "580.159.04", "580.159.041\n", ""};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        write_version(unknown[i]);
+        CHECK(ask_for_table(with_lists) == exported);
+    }
+    write_version("580.159.04\n");
+    exported[0] = (void *)(sizeof exported - 8); /* a table of another layout */
+    CHECK(ask_for_table(with_lists) == exported);
+    exported[0] = (void *)sizeof exported;
+    CHECK(ask_for_table(other) == exported);
+    CHECK(nvmlInternalGetExportTable(NULL, with_lists) == NVML_ERROR_INVALID_ARGUMENT);
+    const void *const *table = ask_for_table(with_lists);
+    CHECK(table != exported && ask_for_table(with_lists) == table);
+    list_all(5);
+    for (size_t i = 0; i < sizeof exported / sizeof *exported; i++) {
+        bool is_list = i >= 213 && i <= 215;
+        CHECK((table[i] == exported[i]) == !is_list);
+        if (!is_list)
+            continue;
+        unsigned count = 8;
+        versioned_list *list = (versioned_list *)table[i];
+        CHECK(list(&with_share, &count, infos, 2) == NVML_SUCCESS && count == 2);
+        CHECK(infos[0].usedGpuMemory + infos[1].usedGpuMemory == used());
+        CHECK(list(&with_share, &count, infos, 3) == NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    }
+}
+
 static void test_one_that_was_killed(void)
 {
     nvmlProcessInfo_t infos[2];
@@ -366,6 +437,7 @@ int main(void)
     test_a_list_that_grows();
     test_older_drivers();
     test_memory_is_cheap();
+    test_export_table();
     test_fork();
     test_one_that_was_killed();
     end(one);

@@ -67,6 +67,16 @@ def test_two_containers_side_by_side(gpu_host: GpuHost) -> None:
     assert re.search(r"\b(2[89]|30)\d\dMiB / +3072MiB", shown)
 
 
+def test_a_driver_that_came_with_devices_and_mounts(gpu_host: GpuHost) -> None:
+    """As CDI puts one in: the spec has the device nodes, and the driver's libraries as mounts."""
+    shared = gpu_host.share("3g")
+    brought = [o for o in gpu_host.native() if o not in shared and not o.startswith(("--runtime", "--network"))]
+    options = [*shared, *brought]
+    assert re.search(r"\b0MiB / +3072MiB", gpu_host.run(options, "nvidia-smi").stdout)
+    *_, fill = gpu_host.run(options, CUDASH, "primary", "fill 64m").stdout.splitlines()
+    assert fill.split()[4] == "CUDA_ERROR_OUT_OF_MEMORY"
+
+
 @pytest.mark.parametrize("namespace", ["", "host"])
 def test_process_list(gpu_host: GpuHost, namespace: str) -> None:
     """The container's own process by the pid that it knows, with all that is used; a neighbour is not in it. nvidia-smi

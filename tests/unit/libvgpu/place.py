@@ -61,6 +61,11 @@ def sources(part: str) -> list[Path]:
     return [*sorted(LIBVGPU.glob("*.c")), *sorted((LIBVGPU / part).glob("*.c"))]
 
 
+def program_sources(name: str) -> list[Path]:
+    """A test program: one file, or a folder of them."""
+    return sorted((PROGRAMS / name).glob("*.c")) or [PROGRAMS / f"{name}.c"]
+
+
 def gcc(*arguments: str | Path) -> None:
     done = subprocess.run([GCC, *map(str, arguments)], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -136,7 +141,7 @@ class Place:
         gcc(
             "-std=gnu17", "-D_GNU_SOURCE", "-g", "-Wall", "-Wextra", "-Werror", "-fPIE",
             *SANITIZERS[build], f'-DRUNAI_DIR="{self.folder}"', "-iquote", LIBVGPU, "-isystem", tools()[1],
-            PROGRAMS / f"{name}.c", *(out / soname for soname in SONAMES.values()),
+            *program_sources(name), *(out / soname for soname in SONAMES.values()),
             f"-Wl,-rpath-link,{self.host.lib}", "-ldl", "-lpthread", "-o", out / name,
         )  # fmt: skip
 

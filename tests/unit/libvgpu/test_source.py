@@ -1,0 +1,43 @@
+"""The source: the analyzer, the account's page and the tables of functions."""
+
+from __future__ import annotations
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.programs.build import tools
+from tests.unit.libvgpu.place import FLAGS, LIBVGPU, PAGE_SIZE, SONAMES, TOP, WARNINGS, gcc, policies, sources
+
+
+@pytest.mark.parametrize("part", ["cuda", "nvml", "hook"])
+def test_analyzer_is_silent(part: str) -> None:
+    paths = sorted((TOP / "hook").glob("*.c")) if part == "hook" else sources(part)
+    more = [] if part == "hook" else [f'-DRUNAI_LIBRARY_H="{part}/library.h"', "-isystem", tools()[1]]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in [
+            pool.submit(
+                gcc, *FLAGS, *WARNINGS, "-O2", "-fanalyzer", *more, "-iquote", LIBVGPU, "-c", path, "-o", os.devnull
+            )
+            for path in paths
+        ]:
+            done.result()
+
+
+def test_page_size(tmp_path: Path) -> None:
+    source = tmp_path / "size.c"
+    source.write_text(f'#include "account_page.h"\n_Static_assert(sizeof(struct account_page) == {PAGE_SIZE}, "");\n')
+    gcc("-iquote", LIBVGPU, "-c", source, "-o", os.devnull)
+
+
+@pytest.mark.parametrize("part", SONAMES)
+def test_table(part: str) -> None:
+    names = [name for _, name in policies(part)]
+    assert names == sorted(set(names))
+    defined = set()
+    for path in (LIBVGPU / part).glob("*.c"):
+        defined |= set(re.findall(r"^EXPORT \w+ (\w+)\(", path.read_text(), re.MULTILINE))
+    assert defined == {name for policy, name in policies(part) if policy == "TAKE"}

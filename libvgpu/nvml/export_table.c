@@ -9,11 +9,12 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #ifndef RUNAI_DRIVER_VERSION
-#define RUNAI_DRIVER_VERSION "/sys/module/nvidia/version" /* the tests of libvgpu have no driver */
+#define RUNAI_DRIVER_VERSION "/proc/driver/nvidia/version" /* the tests of libvgpu have no driver */
 #endif
 
 #define ENTRIES 270 /* the first is the table's size in bytes */
@@ -55,16 +56,19 @@ LIST(0)
 LIST(1)
 LIST(2)
 
+/* The file's first line: `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build …`. */
 static bool is_known_driver(void)
 {
-    char version[32];
+    char text[256], word[32];
     int fd = open(RUNAI_DRIVER_VERSION, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, version, sizeof version);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
     for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++) {
-        size_t wanted = strlen(drivers[i]);
-        if (length > (ssize_t)wanted && version[wanted] == '\n' && memcmp(version, drivers[i], wanted) == 0)
+        snprintf(word, sizeof word, " %s ", drivers[i]);
+        if (strstr(text, word))
             return true;
     }
     return false;

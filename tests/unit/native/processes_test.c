@@ -384,12 +384,12 @@ static void test_export_table(void)
     for (size_t i = 1; i < sizeof exported / sizeof *exported; i++)
         exported[i] = (void *)internal_list;
     CHECK(ask_for_table(with_lists) == exported); /* no version at all */
-    const char *const unknown[] = {"580.159.05\n", "580.159.04", "580.159.041\n", ""};
+    const char *const unknown[] = {"NVRM version:  580.159.05  Release\n", "GCC version:  580.159.04", "", "\n 580.159.04 \n"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         write_version(unknown[i]);
         CHECK(ask_for_table(with_lists) == exported);
     }
-    write_version("580.159.04\n");
+    write_version("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC version\n");
     exported[0] = (void *)(sizeof exported - 8); /* a table of another layout */
     CHECK(ask_for_table(with_lists) == exported);
     exported[0] = (void *)sizeof exported;

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,31 +26,23 @@ static const char *const drivers[] = {"580.159.04"};
 static const unsigned char with_lists[16] = {0xc4, 0xfe, 0x3e, 0x6c, 0xc9, 0x8f, 0x6c, 0x4e,
                                              0xa3, 0x27, 0xee, 0x69, 0x6e, 0x12, 0xf7, 0xc4};
 
-/* As those of nvml.h, with the version of the records behind: 2 is nvmlProcessInfo_v2_t. */
-typedef nvmlReturn_t versioned_list(nvmlDevice_t device, unsigned int *count, void *infos, unsigned int version);
-
-#define VERSION 2
+/* Of the records; more is in them. */
+static const struct record_layout layout = {.size = 24, .pid = 0, .bytes = 8};
 
 union entry {
     uint64_t size;
-    versioned_list *list;
+    records_call *list;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for what follows, until it has been made */
 static const union entry *theirs;
 static union entry ours[ENTRIES];
 
-/* The Nth list function, as the driver has it and as nvidia-smi finds it. */
+/* The Nth list function, as nvidia-smi finds it. */
 #define LIST(n)                                                                                                          \
-    static int real_list_##n(void *device, unsigned *count, void *records)                                               \
+    static nvmlReturn_t list_##n(nvmlDevice_t device, unsigned int *count, void *records)                                \
     {                                                                                                                    \
-        return theirs[LISTS + (n)].list(device, count, records, VERSION);                                                \
-    }                                                                                                                    \
-    static nvmlReturn_t list_##n(nvmlDevice_t device, unsigned int *count, void *infos, unsigned int version)            \
-    {                                                                                                                    \
-        if (version != VERSION)                                                                                          \
-            return theirs[LISTS + (n)].list(device, count, infos, version);                                              \
-        return processes_list(real_list_##n, false, device, count, infos);                                               \
+        return processes_filter(theirs[LISTS + (n)].list, &layout, device, count, records);                              \
     }
 
 LIST(0)

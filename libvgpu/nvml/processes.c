@@ -61,9 +61,10 @@ static nvmlReturn_t own_figures(const struct figures_source *source, nvmlDevice_
     return viewer.found;
 }
 
-nvmlReturn_t processes_list(figures_call *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
+/* A list function whose real one is CALL. */
+static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
 {
-    const struct figures_source source = {call, short_records};
+    const struct figures_source source = {(figures_call *)call, short_records};
     struct figures figures;
     if (!count || (*count && !infos))
         return (nvmlReturn_t)source.call(device, count, infos); /* the driver has the right answer itself */
@@ -79,12 +80,6 @@ nvmlReturn_t processes_list(figures_call *call, bool short_records, nvmlDevice_t
     }
     allow_cancel(cancel);
     return result;
-}
-
-/* NVML's own functions, which struct real has without a type. */
-static nvmlReturn_t list(void *call, bool short_records, nvmlDevice_t device, unsigned int *count, void *infos)
-{
-    return processes_list((figures_call *)call, short_records, device, count, infos);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_v1_t *infos)
@@ -199,6 +194,39 @@ EXPORT nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, n
         return REAL(nvmlDeviceGetRunningProcessDetailList)(device, list_of_mode);
     int cancel = forbid_cancel();
     nvmlReturn_t result = own_details(device, list_of_mode);
+    allow_cancel(cancel);
+    return result;
+}
+
+/* How many of the COUNT RECORDS are the container's own processes, which are moved to the front. */
+static unsigned int keep_own_records(const struct viewer *viewer, const struct record_layout *layout, unsigned int count,
+                                     char *records)
+{
+    unsigned int kept = 0;
+    for (unsigned int i = 0; i < count; i++) {
+        char *record = records + i * layout->size;
+        struct process_figure figure = {0};
+        memcpy(&figure.pid, record + layout->pid, sizeof figure.pid);
+        memcpy(&figure.bytes, record + layout->bytes, sizeof figure.bytes);
+        if (!own(viewer, &figure))
+            continue;
+        memcpy(record + layout->bytes, &figure.bytes, sizeof figure.bytes);
+        memmove(records + kept++ * layout->size, record, layout->size);
+    }
+    return kept;
+}
+
+nvmlReturn_t processes_filter(records_call *call, const struct record_layout *layout, nvmlDevice_t device,
+                              unsigned int *count, void *records)
+{
+    struct viewer viewer;
+    int cancel = forbid_cancel();
+    begin(&viewer, device);
+    nvmlReturn_t result = call(device, count, records);
+    if (result == NVML_SUCCESS && viewer.found != NVML_SUCCESS)
+        result = viewer.found;
+    if (result == NVML_SUCCESS && records)
+        *count = keep_own_records(&viewer, layout, *count, records);
     allow_cancel(cancel);
     return result;
 }

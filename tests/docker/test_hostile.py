@@ -121,11 +121,14 @@ def test_a_name_that_is_none_of_ours(runai: Runai, name: str) -> None:
         "/tmp/none:",
         "$ORIGIN/../../../drv",
         "/drv/$LIB",
+        "/drv$x",
+        "/drv/$LIBRARY",
+        "/none\n/drv",
     ],
 )
 def test_a_driver_in_the_search_path(runai: Runai, drivers: Path, path: str) -> None:
     where = {"/tmp/none:": "/work", "/drv/$LIB": f"/drv/lib/{images.MULTIARCH}"}
-    folder = where.get(path, "/drv")
+    folder = where.get(path, path if "$" in path and "ORIGIN" not in path else "/drv")
     options = (
         *(f"--volume={program('cudash')}:{CUDASH}:ro", f"--volume={drivers}:{folder}:ro"),
         *(f"--env=LD_LIBRARY_PATH={path}", f"--workdir={'/work' if folder == '/work' else '/'}"),

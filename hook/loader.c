@@ -139,6 +139,10 @@ static struct ours *find_ours(struct loader *loader, const char *name) {
     return NULL;
 }
 
+static bool is_wanted(void *context, const char *name) {
+    return find_ours(context, name) != NULL;
+}
+
 /* The folder of PATH, if its file goes by a name of our libraries. */
 static bool add_folder_of(struct loader *loader, char *path) {
     char *slash = strrchr(path, '/');
@@ -226,7 +230,7 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
         add_planned(loader, &plan->items[i]);
     lists_each_folder(rootfs, add_told, loader);
     lists_each_preload(rootfs, add_preloaded, loader);
-    cache_each_path(rootfs, add_cached, loader);
+    cache_each_path(rootfs, is_wanted, add_cached, loader);
 }
 
 bool loader_offers(const struct loader *loader, const char *name) {

@@ -520,6 +520,31 @@ def test_loader_cache_of_slashes_takes_no_time(debian: Container) -> None:
     check_complete(debian.create())
 
 
+def test_loader_cache_of_long_paths_takes_no_time(debian: Container) -> None:
+    """Thousands of paths in each text, of which none is a driver's."""
+    texts = (b"a/" * 4096)[:-2] + b"\0"
+    debian.file("/etc/ld.so.cache", texts * 1000 + b"/opt/cached/libcuda.so.1\0")
+    debian.file("/opt/cached/libcuda.so.1", b"theirs")
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/cached/libcuda.so.1"] == "ours cuda"
+
+
+@pytest.mark.parametrize("kind", ["lists", "links"])
+def test_look_ups_without_end(shipped_hook: Path, tmp_path: Path, kind: str) -> None:
+    """The runtime would wait for half a minute, and then say nothing of the reason."""
+    container = Container(shipped_hook, tmp_path)
+    if kind == "lists":
+        text = container.file("/etc/ld.so.conf.d/0.conf", b"".join(b"/%d\n" % number for number in range(9000)))
+        for number in range(1, 600):
+            text.with_name(f"{number}.conf").symlink_to(text.name)
+    else:
+        for number in range(1500):
+            container.file(f"/usr/local/cuda/compat/{number}")
+            container.link(f"/usr/local/cuda{number}", "cuda")
+    check_refused(container.create(walk=False), "can't be checked", "more than 2 seconds")
+
+
 def test_loader_cache_that_is_a_link_into_proc(debian: Container) -> None:
     """Reading some files takes something away: the host's kernel log, for one."""
     (debian.root / "proc").mkdir(exist_ok=True)
@@ -985,13 +1010,25 @@ def test_log_gets_the_sentence(debian: Container, log: Path) -> None:
         result = debian.create()
         opened.write("error executing hook\n")
     check_refused(result, "libcuda.so.2 can't be covered")
-    (line,) = log.read_text().splitlines()
+    first, line = log.read_text().splitlines()
+    assert first == "what the runtime wrote"
     entry = json.loads(line)
     assert (entry["level"], entry["msg"] + "\n") == ("error", result.stderr)
     assert len(entry["time"]) == len("2000-01-01T00:00:00Z")
     facts = log.stat()
     assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (1, 2, 0o640)
     assert [path.name for path in log.parent.iterdir()] == ["log.json"]
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_log_that_others_write_too(debian: Container, log: Path, size: int) -> None:
+    """A person's `runc --log /var/log/runc.log`: what it holds already stays."""
+    before = ("x" * 99 + "\n") * (size // 100)
+    log.write_text(before)
+    check_refused(debian.create(), "libcuda.so.2 can't be covered")
+    text = log.read_text()
+    assert text.startswith(before)
+    assert len(text[len(before) :].splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", ["link", "FIFO", "nothing", "folder", "relative"])

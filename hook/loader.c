@@ -183,14 +183,22 @@ static void add_compat(struct loader *loader) {
     }
 }
 
-static void add_told(void *context, char *path) {
-    add_folder(context, path);
+static noreturn void refuse_relative(const char *file, const char *path) {
+    fail("the image can't be checked for driver libraries, its %s has %s, which hangs on where a program is; write an "
+         "absolute path", file, path);
+}
+
+/* ldconfig takes no relative path, and musl takes any. */
+static void add_told(void *context, const char *file, char *path) {
+    if (path[0] == '/')
+        add_folder(context, path);
+    else if (strstr(file, "musl"))
+        refuse_relative(file, path);
 }
 
 /* A library that is loaded before all others: where it is a driver's, under its own name or behind a link, it is covered
  * as one in a folder of the loader's. */
-static void add_preloaded(void *context, char *path) {
-    struct loader *loader = context;
+static void add_preloaded(struct loader *loader, char *path) {
     char real[PATH_MAX];
     cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH);
     if (fd < 0 && !rootfs_absent(errno))
@@ -199,6 +207,15 @@ static void add_preloaded(void *context, char *path) {
     (void)add_folder_of(loader, path);
     if (fd >= 0 && rootfs_path(loader->rootfs, fd, real))
         (void)add_folder_of(loader, real);
+}
+
+/* In ld.so.preload there may be $LIB and its like as well. */
+static void add_listed(void *context, const char *file, char *path) {
+    const char *slash = strrchr(path, '/');
+    if (path[0] == '/')
+        add_preloaded(context, path);
+    if (slash && (path[0] != '/' || strchr(path, '$')) && find_ours(context, slash + 1))
+        refuse_relative(file, path);
 }
 
 /* What the container's environment names. */
@@ -229,7 +246,7 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
     for (size_t i = 0; i < plan->count; i++)
         add_planned(loader, &plan->items[i]);
     lists_each_folder(rootfs, add_told, loader);
-    lists_each_preload(rootfs, add_preloaded, loader);
+    lists_each_preload(rootfs, add_listed, loader);
     cache_each_path(rootfs, is_wanted, add_cached, loader);
 }
 

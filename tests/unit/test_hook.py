@@ -476,6 +476,26 @@ def test_lists_of_the_loader(debian: Container, file: str, text: bytes) -> None:
     assert result.tree["/opt/drv/libcuda.so.9"] == "ours cuda"
 
 
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        ("ld.so.preload", "opt/drv/libcuda.so.9"),
+        ("ld.so.preload", "./libcuda.so.9"),
+        ("ld.so.preload", "/opt/$PLATFORM/libcuda.so.9"),
+        (f"ld-musl-{os.uname().machine}.path", "opt/drv"),
+    ],
+)
+def test_list_with_a_relative_path(debian: Container, file: str, path: str) -> None:
+    debian.file(f"/etc/{file}", f"/lib\n{path}\n".encode())
+    check_refused(debian.create(), f"/etc/{file}", path, "write an absolute path")
+
+
+def test_list_with_other_relative_paths(debian: Container) -> None:
+    debian.file("/etc/ld.so.preload", b"/usr/$LIB/snoopy.so ./other.so libcuda.so.1")
+    debian.file("/etc/ld.so.conf", b"include ld.so.conf.d/*.conf\nopt/drv\n")
+    check_complete(debian.create())
+
+
 @pytest.mark.parametrize("file", ["ld.so.conf", "ld.so.conf.d/x", "ld.so.preload"])
 def test_list_that_is_no_list(debian: Container, file: str) -> None:
     debian.file(f"/etc/{file}", b"x " * 40000)

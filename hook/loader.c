@@ -16,7 +16,7 @@
 #define LEGACY_FOLDERS "tls", "atomics", "aarch64"
 #else
 #define TRIPLET "x86_64-linux-gnu"
-#define LEGACY_FOLDERS "tls", "haswell", "avx512_1", "x86_64"
+#define LEGACY_FOLDERS "tls", "haswell", "xeon_phi", "avx512_1", "x86_64"
 #endif
 
 /* The folders that the loaders of the distributions have built in; in this order the C library is looked for. */

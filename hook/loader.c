@@ -2,6 +2,7 @@
 
 #include "cache.h"
 #include "cleanup.h"
+#include "entries.h"
 #include "fail.h"
 #include "lists.h"
 #include "propagation.h"
@@ -162,6 +163,14 @@ static void add_cached(void *context, char *path) {
              "the image", CACHED);
 }
 
+/* ldconfig writes no entry that leads to another name or hangs on where a program is. The folders of what it writes
+ * are found by add_cached. */
+static void check_cached(void *context, const char *name, const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (find_ours(context, name) && (path[0] != '/' || !find_ours(context, slash + 1)))
+        fail("the image's /etc/ld.so.cache can't be followed, it has %s for %s; run ldconfig in the image", path, name);
+}
+
 /* Newer drivers that CUDA images bring along lie in /usr/local/cuda-VERSION/compat or a subfolder of it, and some put
  * them into the loader's way only when they start. */
 static void add_compat(struct loader *loader) {
@@ -248,6 +257,7 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
     lists_each_folder(rootfs, add_told, loader);
     lists_each_preload(rootfs, add_listed, loader);
     cache_each_path(rootfs, is_wanted, add_cached, loader);
+    entries_each(rootfs, check_cached, loader);
 }
 
 bool loader_offers(const struct loader *loader, const char *name) {

@@ -94,7 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     with start(options.engine, options.image, options.programs) as host:
         print(facts(host))
-        # One processor for both: on a machine with many, which one a process gets makes more of a difference than libvgpu.
+        # One processor for both: on a machine with many, which one a process gets makes more of a difference than
+        # libvgpu.
         rows = bench(host, cuda_figures, ASKED, options.runs, options.rounds, "--cpuset-cpus=1")
         rows += footprint(host, options.runs)
         rows += torch_step(host, max(3, options.runs // 3))

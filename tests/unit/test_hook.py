@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from runai_runtime.compat import stamp
+from tests.loader_cache import cache_text
 
 HOOK = Path(__file__).parents[2] / "hook"
 TRIPLET = f"{os.uname().machine}-linux-gnu"
@@ -519,6 +520,37 @@ def test_preloaded_by_way_of_proc(debian: Container) -> None:
     debian.file("/proc/x")
     debian.write_plan(["preload", "/proc/self/root/x.so"])
     check_refused(debian.create(before=[f"mount -t proc proc {debian.root}/proc"]), "preloaded", "/proc/self/root/x.so")
+
+
+@pytest.mark.parametrize("form", ["newer", "older", "both"])
+@pytest.mark.parametrize("path", [b"/opt/other.so", b"opt/libcuda.so.1", b"libcuda.so.1", b"", b"/"])
+def test_loader_cache_that_leads_to_another_name(debian: Container, form: str, path: bytes) -> None:
+    """The loader takes whatever path stands there."""
+    entries = [(b"libc.so.6", f"{HOME}/libc.so.6".encode()), (b"libcuda.so.01", path)]
+    debian.file("/etc/ld.so.cache", cache_text(entries, form))
+    check_refused(debian.create(), "/etc/ld.so.cache", "for libcuda.so.01", "run ldconfig")
+
+
+@pytest.mark.parametrize("form", ["newer", "older", "both"])
+def test_loader_cache_of_ldconfig(debian: Container, form: str) -> None:
+    debian.file("/opt/cached/libcuda.so.1", b"theirs")
+    entries = [(b"libcuda.so.1", b"/opt/cached/libcuda.so.1"), (b"libx.so", b"x.so")]
+    debian.file("/etc/ld.so.cache", cache_text(entries, form))
+    result = debian.create()
+    check_complete(result)
+    assert result.tree["/opt/cached/libcuda.so.1"] == "ours cuda"
+
+
+@pytest.mark.parametrize("form", ["newer", "older", "both"])
+@pytest.mark.parametrize("count", [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\2\0\0\0"])
+def test_loader_cache_that_is_damaged(debian: Container, form: str, count: bytes) -> None:
+    text = cache_text([(b"libcuda.so.1", b"/opt/cached/libcuda.so.1")], form)
+    at = 20 if form == "newer" else 12
+    for cut in range(0, len(text), 5):
+        debian.file("/etc/ld.so.cache", (text[:at] + count + text[at + 4 :])[:cut])
+        result = debian.create(walk=False)
+        if result.code:
+            check_refused(result, "/etc/ld.so.cache")
 
 
 def test_loader_cache_that_is_too_big(debian: Container) -> None:

@@ -45,6 +45,8 @@ class Plan:
         for field in fields:
             if "\t" in field or "\n" in field:
                 raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
+            if any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in field):
+                raise RefusalError(f"the path {quoted(field)} is no text; give it another name")
         self.lines.append("\t".join(fields))
 
     def sources(self, *kinds: str) -> list[str]:

@@ -16,7 +16,7 @@ from runai_runtime import spec as specs
 from runai_runtime.compat import ImageDriver
 from runai_runtime.edits import AddDevice, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
-from runai_runtime.grant import by_minor, by_wish
+from runai_runtime.grant import by_minor, by_wish, write_grant
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 from runai_runtime.plan import OURS, make_plan, preloaded, search_folders
@@ -170,6 +170,18 @@ def test_a_separator_that_only_some_loaders_know(name: str, value: str) -> None:
     find = search_folders if name == "LD_LIBRARY_PATH" else preloaded
     with pytest.raises(RefusalError, match=f"^{name} has a tab or a line break"):
         find({name: value}, "/", "/usr/bin/x")
+
+
+@pytest.mark.parametrize("code", [0xD800, 0xDC7F, 0xDD00, 0xDFFF])
+def test_a_path_that_no_file_can_have(host: Host, inventory: Inventory, tmp_path: Path, code: int) -> None:
+    """JSON can write one; nothing is left behind where it can't be written down."""
+    letter = chr(code)
+    host.state = str(tmp_path / "state")
+    with pytest.raises(RefusalError, match="is no text"):
+        lines(host, inventory, {"LD_LIBRARY_PATH": f"/{letter}"})
+    with pytest.raises(UnicodeEncodeError):
+        write_grant(host, "one", "/run", [], letter, {})
+    assert not any(path.name.startswith((".", "one")) for path in Path(host.state).iterdir())
 
 
 @pytest.mark.parametrize("many", [20_000, 2])

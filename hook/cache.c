@@ -12,6 +12,7 @@ static const char CACHE[] = "/etc/ld.so.cache";
 /* The text that is being collected, up to the next NUL. The loader can't open a path of PATH_MAX or more bytes: of a
  * longer text only the end can matter. */
 struct collector {
+    is_sought *wanted;
     see_path *see;
     void *context;
     size_t length;
@@ -25,8 +26,10 @@ static void keep_end(struct collector *collector) {
 
 static void finish(struct collector *collector) {
     collector->text[collector->length] = '\0';
+    const char *last = strrchr(collector->text, '/');
+    bool wanted = last && collector->wanted(collector->context, last + 1);
     /* Each text is a path from every slash on, since entries may point into its middle; of slashes in a row the last. */
-    for (char *slash = strchr(collector->text, '/'); slash; slash = strchr(slash + 1, '/'))
+    for (char *slash = wanted ? strchr(collector->text, '/') : NULL; slash; slash = strchr(slash + 1, '/'))
         if (slash[1] != '/')
             collector->see(collector->context, slash);
     collector->length = 0;
@@ -44,12 +47,12 @@ static void take(struct collector *collector, const char *bytes, size_t count) {
     }
 }
 
-void cache_each_path(const struct rootfs *rootfs, see_path *see, void *context) {
+void cache_each_path(const struct rootfs *rootfs, is_sought *wanted, see_path *see, void *context) {
     cleanup_close int fd = image_open(rootfs, CACHE);
     if (fd < 0)
         return;
     static struct collector collector;
-    collector = (struct collector){.see = see, .context = context};
+    collector = (struct collector){.wanted = wanted, .see = see, .context = context};
     static char bytes[65536];
     ssize_t got = 0;
     /* It may be in a volume and grow while it is read: what counts is what comes, not its size. */

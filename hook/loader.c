@@ -2,6 +2,7 @@
 
 #include "cache.h"
 #include "cleanup.h"
+#include "entries.h"
 #include "fail.h"
 #include "lists.h"
 #include "propagation.h"
@@ -16,7 +17,7 @@
 #define LEGACY_FOLDERS "tls", "atomics", "aarch64"
 #else
 #define TRIPLET "x86_64-linux-gnu"
-#define LEGACY_FOLDERS "tls", "haswell", "avx512_1", "x86_64"
+#define LEGACY_FOLDERS "tls", "haswell", "xeon_phi", "avx512_1", "x86_64"
 #endif
 
 /* The folders that the loaders of the distributions have built in; in this order the C library is looked for. */
@@ -139,6 +140,10 @@ static struct ours *find_ours(struct loader *loader, const char *name) {
     return NULL;
 }
 
+static bool is_wanted(void *context, const char *name) {
+    return find_ours(context, name) != NULL;
+}
+
 /* The folder of PATH, if its file goes by a name of our libraries. */
 static bool add_folder_of(struct loader *loader, char *path) {
     char *slash = strrchr(path, '/');
@@ -156,6 +161,14 @@ static void add_cached(void *context, char *path) {
     if (add_folder_of(loader, path) && ++loader->cached > CACHED)
         fail("the image can't be checked for driver libraries, its /etc/ld.so.cache names more than %d; run ldconfig in "
              "the image", CACHED);
+}
+
+/* ldconfig writes no entry that leads to another name or hangs on where a program is. The folders of what it writes
+ * are found by add_cached. */
+static void check_cached(void *context, const char *name, const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (find_ours(context, name) && (path[0] != '/' || !find_ours(context, slash + 1)))
+        fail("the image's /etc/ld.so.cache can't be followed, it has %s for %s; run ldconfig in the image", path, name);
 }
 
 /* Newer drivers that CUDA images bring along lie in /usr/local/cuda-VERSION/compat or a subfolder of it, and some put
@@ -179,14 +192,22 @@ static void add_compat(struct loader *loader) {
     }
 }
 
-static void add_told(void *context, char *path) {
-    add_folder(context, path);
+static noreturn void refuse_relative(const char *file, const char *path) {
+    fail("the image can't be checked for driver libraries, its %s has %s, which hangs on where a program is; write an "
+         "absolute path", file, path);
+}
+
+/* ldconfig takes no relative path, and musl takes any. */
+static void add_told(void *context, const char *file, char *path) {
+    if (path[0] == '/')
+        add_folder(context, path);
+    else if (strstr(file, "musl"))
+        refuse_relative(file, path);
 }
 
 /* A library that is loaded before all others: where it is a driver's, under its own name or behind a link, it is covered
  * as one in a folder of the loader's. */
-static void add_preloaded(void *context, char *path) {
-    struct loader *loader = context;
+static void add_preloaded(struct loader *loader, char *path) {
     char real[PATH_MAX];
     cleanup_close int fd = rootfs_resolve(loader->rootfs, path, O_PATH);
     if (fd < 0 && !rootfs_absent(errno))
@@ -195,6 +216,15 @@ static void add_preloaded(void *context, char *path) {
     (void)add_folder_of(loader, path);
     if (fd >= 0 && rootfs_path(loader->rootfs, fd, real))
         (void)add_folder_of(loader, real);
+}
+
+/* In ld.so.preload there may be $LIB and its like as well. */
+static void add_listed(void *context, const char *file, char *path) {
+    const char *slash = strrchr(path, '/');
+    if (path[0] == '/')
+        add_preloaded(context, path);
+    if (slash && (path[0] != '/' || strchr(path, '$')) && find_ours(context, slash + 1))
+        refuse_relative(file, path);
 }
 
 /* What the container's environment names. */
@@ -225,8 +255,9 @@ void loader_open(struct loader *loader, struct rootfs *rootfs, const struct plan
     for (size_t i = 0; i < plan->count; i++)
         add_planned(loader, &plan->items[i]);
     lists_each_folder(rootfs, add_told, loader);
-    lists_each_preload(rootfs, add_preloaded, loader);
-    cache_each_path(rootfs, add_cached, loader);
+    lists_each_preload(rootfs, add_listed, loader);
+    cache_each_path(rootfs, is_wanted, add_cached, loader);
+    entries_each(rootfs, check_cached, loader);
 }
 
 bool loader_offers(const struct loader *loader, const char *name) {

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#define MOST ((off_t)64 << 20) /* bytes that are worth a copy */
+
 static char path[PATH_MAX];
 
 void log_remember(int state) {
@@ -44,12 +46,27 @@ static size_t format(char *line, size_t size, const char *sentence) {
     return length + (size_t)snprintf(line + length, size - length, "\"}\n");
 }
 
+/* A person may have all containers write one log. */
+static bool copy(int from, int to) {
+    char bytes[16384];
+    ssize_t got = 0;
+    for (off_t total = 0; (got = read(from, bytes, sizeof bytes)) > 0;) {
+        total += got;
+        if (total > MOST || !write_all(to, bytes, (size_t)got))
+            return false;
+    }
+    return got == 0;
+}
+
 void log_replace(const char *sentence) {
     char line[8192 + 128]; /* each of 4,096 characters may need a backslash */
     const char *name = NULL;
     cleanup_close int folder = open_folder(&name);
+    if (folder < 0)
+        return;
+    cleanup_close int old = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     struct stat facts;
-    if (folder < 0 || fstatat(folder, name, &facts, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(facts.st_mode))
+    if (old < 0 || fstat(old, &facts) < 0 || !S_ISREG(facts.st_mode))
         return;
     size_t length = format(line, sizeof line, sentence);
     static const char TEMPORARY[] = ".runai-log";
@@ -58,6 +75,6 @@ void log_replace(const char *sentence) {
     if (fd < 0)
         return;
     if (fchown(fd, facts.st_uid, facts.st_gid) < 0 || fchmod(fd, facts.st_mode & 07777) < 0 ||
-        !write_all(fd, line, length) || renameat(folder, TEMPORARY, folder, name) < 0)
+        !copy(old, fd) || !write_all(fd, line, length) || renameat(folder, TEMPORARY, folder, name) < 0)
         (void)unlinkat(folder, TEMPORARY, 0);
 }

@@ -6,8 +6,8 @@
 /* Remembers the log whose path the shim noted down in the container's state directory. None is fine. */
 void log_remember(int state);
 
-/* Puts a log that holds SENTENCE alone in the place of the one that the runtime has open: what the runtime then writes
- * about the failed hook goes to the old one. Where that can't be done, nothing happens. SENTENCE has no control
+/* Puts a log that ends with SENTENCE in the place of the one that the runtime has open, with what that one holds: what
+ * the runtime then writes about the failed hook goes to the old one. Where that can't be done, nothing happens. SENTENCE has no control
  * characters. */
 void log_replace(const char *sentence);
 

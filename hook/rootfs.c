@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define IN_ROOT (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 #define LINKS 40   /* as many as the kernel follows */
+#define SECONDS 2  /* of the processor; usually it is a thousandth of that */
 #define RETRIES 64 /* a look-up gives up when something is renamed or mounted meanwhile */
 
 static bool own_path(int fd, char path[PATH_MAX]) {
@@ -47,7 +49,17 @@ static int look_up(int folder, const char *path, int flags, uint64_t resolve) {
     return -1;
 }
 
+/* An image can have look-ups without end: lists of millions of paths, links of links. The runtime would stop us without a
+ * word, much later. Only our own time counts, so that a busy host is no reason. */
+static void check_time(void) {
+    struct timespec used;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) == 0 && used.tv_sec >= SECONDS)
+        fail("the image can't be checked for driver libraries, that takes more than %d seconds; look at /etc/ld.so.conf.d "
+             "and at links in its library folders", SECONDS);
+}
+
 int rootfs_resolve(const struct rootfs *rootfs, const char *path, int flags) {
+    check_time();
     return look_up(rootfs->fd, path, flags, IN_ROOT);
 }
 

@@ -44,7 +44,7 @@ CACHE_HEADER = 48
 CACHE_ENTRY = struct.Struct("<III4x8x")
 CACHE_FLAGS = {"x86_64": 0x0303, "aarch64": 0x0A03}  # 64-bit libraries for glibc
 MOST_CACHE = 4 << 20  # one with 10,000 libraries has 1.2 MiB
-MOST_PLACES = 256
+MOST_PLACES = 64  # each may lead through hundreds of folders
 
 
 class ImageDriver:

@@ -33,7 +33,7 @@ STV_DEFAULT, STV_PROTECTED = 0, 3
 STT_FUNC, STT_GNU_IFUNC = 2, 10
 
 # The largest driver library that is known has 900 symbols with 30 KiB of names, 40 sections and needs 8 libraries.
-MOST_SYMBOLS, MOST_SECTIONS, MOST_LIBRARIES, MOST_NAMES, LONGEST_NAME = 20_000, 200, 64, 4 << 20, 4096
+MOST_SYMBOLS, MOST_SECTIONS, MOST_LIBRARIES, MOST_NAMES, LONGEST_NAME = 20_000, 200, 64, 4 << 20, 1024
 
 
 class Export:

@@ -38,8 +38,8 @@ class AddHook:
     def apply(self, spec: Spec) -> None:
         hooks = child(spec, "hooks")
         if isinstance(hooks.get(self.stage), list):
-            # NVIDIA's runtime may have put its own behind ours, if the bundle is used a second time.
-            hooks[self.stage] = [other for other in hooks[self.stage] if other != self.hook]
+            # If the bundle is used a second time, the first container's is there; NVIDIA's may have come behind it.
+            hooks[self.stage] = [other for other in hooks[self.stage] if not is_ours(other, self.stage)]
         add(hooks, self.stage, self.hook)
 
 
@@ -68,8 +68,13 @@ class RemoveGuards:
 
 
 def is_guard(entry: object) -> bool:
+    return is_ours(entry, GUARD)
+
+
+def is_ours(entry: object, word: str) -> bool:
+    """Whether a hook is one of ours, for the stage WORD of any container."""
     args = entry.get("args") if isinstance(entry, dict) else None
-    return isinstance(args, list) and args[:2] == ["runai-hook", GUARD]
+    return isinstance(args, list) and args[:2] == ["runai-hook", word]
 
 
 def hook(program: str, word: str, path: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from runai_runtime.dynsym import Export, Symbols, hide, read_symbols
 from runai_runtime.errors import RefusalError, reason
 from runai_runtime.host import Host
 
+MOST_COPIES = 256  # with those for the host's driver: 90 MiB
 NAME_LENGTH = 40  # of a copy's folder: as much of a SHA-256 as git has of a SHA-1
 AGAIN = "install runai-runtime again"
 
@@ -58,7 +59,9 @@ def forget_copies(host: Host, kept: dict[str, str]) -> None:
 
 
 def fit_to_image(host: Host, soname: str, real: Symbols) -> str:
-    """The path of our library SONAME, fitted to one of an image's; "" if that is for another processor."""
+    """The path of our library SONAME, fitted to one of an image's; "" if that is for another processor, or the host has
+    very many copies already.
+    """
     source = os.path.join(host.libvgpu, soname)
     data = read_ours(source)
     try:
@@ -67,7 +70,18 @@ def fit_to_image(host: Host, soname: str, real: Symbols) -> str:
         raise RefusalError(f"our {source} is no undamaged 64-bit shared library ({error}); {AGAIN}") from error
     if ours.machine != real.machine:
         return ""
-    return keep(host, soname, fitted(data, ours.exports, real.exports))
+    data = fitted(data, ours.exports, real.exports)
+    return keep(host, soname, data) if has_room(host, soname, data) else ""
+
+
+def has_room(host: Host, soname: str, data: bytes) -> bool:
+    """Whether DATA is kept already, or few enough copies are. A container can have another libcuda at each start, and
+    every one would leave a copy.
+    """
+    try:
+        return os.path.exists(place(host, soname, data)) or len(os.listdir(host.fitted)) < MOST_COPIES
+    except OSError:
+        return True  # which keep() tells
 
 
 def read_ours(source: str) -> bytes:
@@ -85,9 +99,13 @@ def fitted(data: bytes, ours: dict[str, Export], real: dict[str, Export]) -> byt
     return hide(data, [export for name, export in ours.items() if name not in real])
 
 
+def place(host: Host, soname: str, data: bytes) -> str:
+    return os.path.join(host.fitted, hashlib.sha256(data).hexdigest()[:NAME_LENGTH], soname)
+
+
 def keep(host: Host, soname: str, data: bytes) -> str:
     """The path of a file SONAME that holds DATA, written in one step; one that holds it already stays as it is."""
-    path = os.path.join(host.fitted, hashlib.sha256(data).hexdigest()[:NAME_LENGTH], soname)
+    path = place(host, soname, data)
     try:
         with open(path, "rb") as file:
             if file.read() == data:

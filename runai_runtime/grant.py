@@ -173,8 +173,10 @@ def write_grant(
             os.chmod(os.path.join(unfinished, "made"), 0o600)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
         os.rename(unfinished, path)
-    except OSError as error:
+    except BaseException as error:
         remove_grant(unfinished)
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise RefusalError(
                 f"a container called {container} has a share of a GPU already; remove it first, or take another name",

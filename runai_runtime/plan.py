@@ -6,6 +6,7 @@ which of the host's files go where.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 
@@ -16,7 +17,7 @@ from runai_runtime.inventory import File, Gpu, Inventory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from runai_runtime.compat import ImageDriver
     from runai_runtime.edits import Edit
@@ -44,6 +45,8 @@ class Plan:
         for field in fields:
             if "\t" in field or "\n" in field:
                 raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
+            if any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in field):
+                raise RefusalError(f"the path {quoted(field)} is no text; give it another name")
         self.lines.append("\t".join(fields))
 
     def sources(self, *kinds: str) -> list[str]:
@@ -85,39 +88,69 @@ def make_plan(
     return plan
 
 
-# What the loader puts for $LIB, by distribution (ld.so(8)).
-LIB = ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
+# What glibc's loader puts for $LIB, by distribution, and for $PLATFORM, by processor (ld.so(8)).
+LIB = ["lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib"]
+PLATFORM = [os.uname().machine, "haswell", "xeon_phi"]
+
+MOST_PATHS = 450  # of one variable: the hook takes 1024 lines in all
 
 
 def search_folders(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
-    """The folders of the container that its LD_LIBRARY_PATH names."""
-    words = environment.get("LD_LIBRARY_PATH", "").replace(";", ":")
-    return expanded(words.split(":"), environment, cwd, program) if words else []
+    """The folders of the container that its LD_LIBRARY_PATH names. Raises RefusalError where the hook can't be told."""
+    value = environment.get("LD_LIBRARY_PATH", "")
+    # A semicolon separates for glibc alone.
+    words = value.replace(";", ":").split(":") + value.split(":") if value else []
+    return expanded("LD_LIBRARY_PATH", words, environment, cwd, program)
 
 
 def preloaded(environment: dict[str, str], cwd: str, program: str = "") -> list[str]:
-    """The files that its LD_PRELOAD names. A bare name is looked for where every library is."""
-    words = environment.get("LD_PRELOAD", "").replace(":", " ").split(" ")
-    return expanded([word for word in words if "/" in word], environment, cwd, program)
+    """The files that its LD_PRELOAD names; a bare name is looked for where every library is. Raises likewise."""
+    value = environment.get("LD_PRELOAD", "").replace(":", " ")
+    # Other white space separates for musl alone.
+    words = [word for word in value.split(" ") + value.split() if "/" in word]
+    return expanded("LD_PRELOAD", words, environment, cwd, program)
 
 
-def expanded(words: list[str], environment: dict[str, str], cwd: str, program: str) -> list[str]:
-    """The loader's WORDS as absolute paths: one that is relative, or empty, counts from the working directory.
+def expanded(name: str, words: list[str], environment: dict[str, str], cwd: str, program: str) -> list[str]:
+    """The loader's WORDS, of the variable NAME, as absolute paths: one that is relative, or empty, counts from the
+    working directory.
 
-    $ORIGIN is known for the container's first program alone.
+    $ORIGIN is known for the container's first program alone. For musl, and where no name of glibc's follows, a $ is a
+    letter like others.
     """
-    paths: list[str] = []
-    for word in words:
-        for lib in LIB if "LIB" in word else ("",):
-            for origin in origins(environment, cwd, program) if "ORIGIN" in word else ("",):
-                path = replaced(replaced(word, "LIB", lib), "ORIGIN", origin)
-                if "$" not in path and not set(path) & {"\t", "\n"}:
-                    paths.append(os.path.join("/", cwd, path))
-    return list(dict.fromkeys(paths))
+    values = {"LIB": LIB, "PLATFORM": PLATFORM, "ORIGIN": origins(environment, cwd, program)}
+    meanings = (meaning for word in dict.fromkeys(words) for meaning in (word, *replaced(word, values)))
+    found = list(itertools.islice(meanings, MOST_PATHS + 1))
+    if len(found) > MOST_PATHS:
+        raise RefusalError(
+            f"{name} can mean more than {MOST_PATHS} paths in the container; name fewer in it, or in PATH"
+        )
+    if any("\t" in path or "\n" in path for path in found):
+        raise RefusalError(
+            f"{name} has a tab or a line break in it, so the container's loader can't be followed; set it without"
+        )
+    return list(dict.fromkeys(os.path.join("/", cwd, path) for path in found))
 
 
-def replaced(word: str, name: str, value: str) -> str:
-    return word.replace(f"${{{name}}}", value).replace(f"${name}", value)
+def replaced(word: str, values: dict[str, list[str]]) -> Iterator[str]:
+    """All that WORD can mean with its names replaced by VALUES; nothing where it has none of them."""
+    beginning, *parts = word.split("$")
+    named = [split_name(part, values) for part in parts]
+    names = list(dict.fromkeys(name for name, _ in named if name))
+    for those in itertools.product(*(values[name] for name in names)) if names else ():
+        chosen = {"": "$", **dict(zip(names, those, strict=True))}
+        yield beginning + "".join(chosen[name] + rest for name, rest in named)
+
+
+def split_name(part: str, names: Iterable[str]) -> tuple[str, str]:
+    """Which of NAMES is at the front of PART, what follows a $, and the rest; "" for none."""
+    for name in names:
+        if part.startswith(f"{{{name}}}"):
+            return name, part[len(name) + 2 :]
+        after = part[len(name) : len(name) + 1]
+        if part.startswith(name) and not (after.isascii() and after.isalnum()) and after != "_":
+            return name, part[len(name) :]
+    return "", part
 
 
 def origins(environment: dict[str, str], cwd: str, program: str) -> list[str]:
@@ -125,7 +158,7 @@ def origins(environment: dict[str, str], cwd: str, program: str) -> list[str]:
     if "/" in program:
         return [os.path.dirname(os.path.join("/", cwd, program))]
     folders = environment.get("PATH", "").split(":") if program else []
-    return [os.path.join("/", cwd, folder) for folder in folders]
+    return list(dict.fromkeys(os.path.join("/", cwd, folder) for folder in folders))
 
 
 def wanted_capabilities(environment: dict[str, str]) -> set[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_LINKS = 40  # as many as the kernel follows
 MOST_PARTS = 400
+LONGEST = 4095  # characters, of a path without links: what a plan can hold
 
 
 class Place:
@@ -95,7 +96,10 @@ class Walk:
                 os.close(fd)
         self.folders.append(fd)
         self.names.append(name)
-        self.passed.add(self.path())
+        path = self.path()
+        if len(path) > LONGEST:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        self.passed.add(path)
         return ""
 
     def back(self, steps: int) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Owner = tuple[int, int]
 
 
+NOBODY = (1 << 32) - 1  # no id of the kernel's (user_namespaces(7))
+
+
 def owner_of_root(spec: Spec) -> Owner | None:
     """The host's user and group that are root in the container; None without a user namespace of its own.
 
@@ -39,7 +42,9 @@ def host_id(linux: object, key: str) -> int:
     """The host's id for the container's 0, by the mappings at KEY."""
     for mapping in entries(linux, key):
         host, size = mapping.get("hostID"), mapping.get("size")
-        if mapping.get("containerID", 0) == 0 and isinstance(host, int) and isinstance(size, int) and size > 0 <= host:
+        if not isinstance(host, int) or not isinstance(size, int) or not 0 <= host < NOBODY:
+            continue
+        if mapping.get("containerID", 0) == 0 and size > 0:
             return host
     raise RefusalError(
         f"the container has a user namespace in which nobody is root ({key}), so its share can't be set up; map 0 as "

@@ -1,9 +1,9 @@
 /* nvidia-smi's own way to the process lists. It doesn't call the functions that nvml.h has but their like in a table that
  * NVML gives to NVIDIA's programs (nvmlInternalGetExportTable): a number of bytes, then functions.
  *
- * What stands where in it is known for the drivers below alone: seen by putting a trampoline in the place of each function
- * of an H100's driver and counting which nvidia-smi calls, with what, for its table and for --query-compute-apps. With any
- * other driver the table stays as it is, and nvidia-smi shows what the driver lists. */
+ * What stands where in it is known for the drivers below alone: seen on an H100, by putting a trampoline in the place of
+ * each function to see which ones nvidia-smi calls for its list, and by looking for two known processes in what came back.
+ * With any other driver the table stays as it is, and nvidia-smi shows what the driver lists. */
 #include "cancel.h"
 #include "nvml/processes.h"
 
@@ -26,8 +26,8 @@ static const char *const drivers[] = {"580.159.04"};
 static const unsigned char with_lists[16] = {0xc4, 0xfe, 0x3e, 0x6c, 0xc9, 0x8f, 0x6c, 0x4e,
                                              0xa3, 0x27, 0xee, 0x69, 0x6e, 0x12, 0xf7, 0xc4};
 
-/* Of the records; more is in them. */
-static const struct record_layout layout = {.size = 24, .pid = 0, .bytes = 8};
+/* Of the records: as nvmlProcessInfo_v2_t, then 8 bytes, then the name of the program in 4096. */
+static const struct record_layout layout = {.size = 4128, .pid = 0, .bytes = 8};
 
 union entry {
     uint64_t size;

@@ -20,6 +20,7 @@ import pytest
 from tests.docker import images
 from tests.docker.engine import EngineError
 from tests.docker.host import Runai
+from tests.loader_cache import cache_text
 from tests.programs.build import program
 
 GIB = 1 << 30
@@ -121,11 +122,14 @@ def test_a_name_that_is_none_of_ours(runai: Runai, name: str) -> None:
         "/tmp/none:",
         "$ORIGIN/../../../drv",
         "/drv/$LIB",
+        "/drv$x",
+        "/drv/$LIBRARY",
+        "/none\n/drv",
     ],
 )
 def test_a_driver_in_the_search_path(runai: Runai, drivers: Path, path: str) -> None:
     where = {"/tmp/none:": "/work", "/drv/$LIB": f"/drv/lib/{images.MULTIARCH}"}
-    folder = where.get(path, "/drv")
+    folder = where.get(path, path if "$" in path and "ORIGIN" not in path else "/drv")
     options = (
         *(f"--volume={program('cudash')}:{CUDASH}:ro", f"--volume={drivers}:{folder}:ro"),
         *(f"--env=LD_LIBRARY_PATH={path}", f"--workdir={'/work' if folder == '/work' else '/'}"),
@@ -159,6 +163,35 @@ def test_a_driver_that_is_preloaded(runai: Runai, drivers: Path, image: Callable
     name = image("echo /drv/libcuda.so.1 > /etc/ld.so.preload")
     options = (f"--volume={program('cudash')}:{CUDASH}:ro", f"--volume={drivers}:/drv:ro")
     assert is_bounded(runai.run(*ALLOC, image=name, options=options, check=False))
+
+
+@pytest.mark.parametrize("path", ["/drv/other.so", "drv/libcuda.so.1"])
+def test_a_driver_in_a_cache_made_by_hand(runai: Runai, drivers: Path, tmp_path: Path, path: str) -> None:
+    cache = tmp_path / "ld.so.cache"
+    cache.write_bytes(cache_text([(b"libcuda.so.1", path.encode())], "newer"))
+    options = (
+        *(f"--volume={program('cudash')}:{CUDASH}:ro", f"--volume={cache}:/etc/ld.so.cache:ro"),
+        f"--volume={drivers / 'libcuda.so.1'}:/{path.lstrip('/')}:ro",
+    )
+    assert is_bounded(runai.run(*ALLOC, options=options, check=False))
+
+
+@pytest.mark.parametrize("path", ["drv/libcuda.so.1", "/drv/$PLATFORM/libcuda.so.1"])
+def test_a_driver_that_is_preloaded_from_an_odd_path(
+    runai: Runai, drivers: Path, image: Callable[..., str], path: str
+) -> None:
+    name = image(f"echo '{path}' > /etc/ld.so.preload")
+    options = [f"--volume={program('cudash')}:{CUDASH}:ro"]
+    folders = ["/drv"] if "$" not in path else ["/drv/haswell", "/drv/xeon_phi", f"/drv/{os.uname().machine}"]
+    options += [f"--volume={drivers}:{folder}:ro" for folder in folders]
+    assert is_bounded(runai.run(*ALLOC, image=name, options=tuple(options), check=False))
+
+
+def test_look_ups_without_end(runai: Runai, image: Callable[..., str]) -> None:
+    some = "cd /etc/ld.so.conf.d; seq 9000 | sed s:^:/: > 0.conf; for i in $(seq 600); do ln -s 0.conf $i.conf; done"
+    assert "more than 2 seconds" in refusal(
+        runai.run("true", image=image(f"mkdir -p /etc/ld.so.conf.d; {some}"), check=False)
+    )
 
 
 def test_ldconfig_in_the_container_changes_nothing(runai: Runai) -> None:

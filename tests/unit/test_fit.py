@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runai_runtime.dynsym import read_symbols
 from runai_runtime.elf import parse, read_library
 from runai_runtime.errors import RefusalError
-from runai_runtime.fit import fit_to_driver, fit_to_image, fitted
+from runai_runtime.fit import MOST_COPIES, fit_to_driver, fit_to_image, fitted
 from runai_runtime.host import Host
 from runai_runtime.verify import TABLES, table
 from tests.docker.host import NATIVE
@@ -42,6 +42,21 @@ def small(tmp_path: Path) -> tuple[Host, Path]:
     ours = compiled(tmp_path / "ours.o", functions(OURS))
     linked(tmp_path / "ours" / CUDA, *RIGHT, "-Wl,--no-as-needed", driver, ours, soname=CUDA)
     return host_of(tmp_path / "ours", tmp_path / "state"), driver
+
+
+def test_libraries_of_images_without_end(small: tuple[Host, Path], tmp_path: Path) -> None:
+    """A container that writes itself another libcuda before each start must not fill the host's disk."""
+    host, driver = small
+    with driver.open("rb") as file:
+        symbols = read_symbols(file)
+    first = fit_to_image(host, CUDA, symbols)
+    for number in range(MOST_COPIES):
+        (Path(host.fitted) / f"{number:040}").mkdir()
+    assert fit_to_image(host, CUDA, symbols) == first != ""
+    del symbols.exports["cuOld"]
+    assert fit_to_image(host, CUDA, symbols) == ""
+    assert len(list(Path(host.fitted).iterdir())) == MOST_COPIES + 1
+    assert fit_to_driver(host, {CUDA: str(driver)})[CUDA] == first
 
 
 def test_dlsym_answers_null(small: tuple[Host, Path]) -> None:

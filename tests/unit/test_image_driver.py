@@ -54,6 +54,25 @@ def test_where_a_path_leads(root: Path, path: str, leads_to: str) -> None:
     assert real_path(str(root), path) == leads_to
 
 
+def test_a_path_that_gets_too_long(root: Path) -> None:
+    """By links to links; each step would take longer than the one before."""
+    name, folder = "x" * 255, os.open(root, os.O_PATH)
+    for depth in range(40):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_PATH, dir_fd=folder)
+        os.close(folder)
+        folder = below
+        (root / f"link{depth}").symlink_to(f"{f'link{depth - 1}' if depth else ''}/{name}")
+    os.close(folder)
+    assert len(real_path(str(root), "/link14")) == 15 * 256
+    with pytest.raises(OSError, match="too long"):
+        look_up(str(root), "/link16")
+    leftover = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="too long"):
+        look_up(str(root), "/link30")
+    assert set(os.listdir("/proc/self/fd")) == leftover
+
+
 def test_what_a_path_has_passed(root: Path) -> None:
     (root / "c").mkdir()
     (root / "c/link").symlink_to("/a/b")

@@ -16,7 +16,7 @@ from runai_runtime import spec as specs
 from runai_runtime.compat import ImageDriver
 from runai_runtime.edits import AddDevice, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
-from runai_runtime.grant import by_minor, by_wish
+from runai_runtime.grant import by_minor, by_wish, write_grant
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 from runai_runtime.plan import OURS, make_plan, preloaded, search_folders
@@ -122,13 +122,13 @@ def test_the_folders_of_ld_library_path(host: Host, inventory: Inventory) -> Non
     assert search_folders({}, "/") == search_folders({"LD_LIBRARY_PATH": ""}, "/") == []
     assert search_folders({"LD_LIBRARY_PATH": "x:/a:"}, "/srv") == ["/srv/x", "/a", "/srv/"]
     assert "/x/lib64" in search_folders({"LD_LIBRARY_PATH": "/x/$LIB"}, "/")
-    assert search_folders({"LD_LIBRARY_PATH": "$ORIGIN/../lib"}, "/", "/usr/bin/x") == ["/usr/bin/../lib"]
+    assert search_folders({"LD_LIBRARY_PATH": "$ORIGIN/../l"}, "/", "/usr/bin/x") == ["/$ORIGIN/../l", "/usr/bin/../l"]
     path = {"LD_LIBRARY_PATH": "${ORIGIN}/x", "PATH": "/bin:rel"}
-    assert search_folders(path, "/srv", "x") == ["/bin/x", "/srv/rel/x"]
-    assert search_folders(path, "/srv", "./x") == ["/srv/./x"]
-    assert search_folders(path, "/srv") == []
-    plan = lines(host, inventory, {"LD_LIBRARY_PATH": "/a:relative::/b;/c:$ORIGIN/x:/d\t"})
-    assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/relative", "/", "/b", "/c"]
+    assert search_folders(path, "/srv", "x") == ["/srv/${ORIGIN}/x", "/bin/x", "/srv/rel/x"]
+    assert search_folders(path, "/srv", "./x") == ["/srv/${ORIGIN}/x", "/srv/./x"]
+    assert search_folders(path, "/srv") == ["/srv/${ORIGIN}/x"]
+    plan = lines(host, inventory, {"LD_LIBRARY_PATH": "/a:relative::/b;/c"})
+    assert [fields[1] for fields in plan if fields[0] == "search"] == ["/a", "/relative", "/", "/b", "/c", "/b;/c"]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,59 @@ def test_the_folders_of_ld_library_path(host: Host, inventory: Inventory) -> Non
         ("libcuda.so.1", []),
         ("/a/b.so", ["/a/b.so"]),
         ("/a.so:/b.so  c/d.so", ["/a.so", "/b.so", "/srv/c/d.so"]),
-        ("$ORIGIN/x.so /n\new", ["/usr/bin/x.so"]),
+        ("$ORIGIN/x.so", ["/srv/$ORIGIN/x.so", "/usr/bin/x.so"]),
+        ("/a.so\r/b.so", ["/a.so\r/b.so", "/a.so", "/b.so"]),
     ],
 )
 def test_preloaded(value: str, files: list[str]) -> None:
     assert preloaded({"LD_PRELOAD": value}, "/srv", "/usr/bin/p") == files
+
+
+@pytest.mark.parametrize("folder", ["/drv$x", "/drv$", "/drv/$LIBRARY", "/drv/$LIB_", "/drv/${LIB", "/$ORIGINS/x"])
+def test_a_dollar_in_a_folders_own_name(folder: str) -> None:
+    assert search_folders({"LD_LIBRARY_PATH": folder}, "/", "/usr/bin/x") == [folder]
+    assert preloaded({"LD_PRELOAD": f"{folder}/x.so"}, "/", "/usr/bin/x") == [f"{folder}/x.so"]
+
+
+def test_the_loaders_names_beside_a_dollar() -> None:
+    found = search_folders({"LD_LIBRARY_PATH": "/$x/$PLATFORM/$LIB$"}, "/")
+    assert "/$x/haswell/lib64$" in found
+    assert len(found) == 1 + 3 * 4
+
+
+def test_an_origin_that_names_itself() -> None:
+    path = {"LD_LIBRARY_PATH": "$ORIGIN/x", "PATH": "/$ORIGIN:/$LIB"}
+    assert search_folders(path, "/", "x") == ["/$ORIGIN/x", "/$LIB/x"]
+
+
+@pytest.mark.parametrize("name", ["LD_LIBRARY_PATH", "LD_PRELOAD"])
+@pytest.mark.parametrize("value", ["/drv\t", "/none\n/drv", "/drv/x\n", "$ORIGIN/\t"])
+def test_a_separator_that_only_some_loaders_know(name: str, value: str) -> None:
+    """It can't be told to the hook, and must not hide a folder from it."""
+    find = search_folders if name == "LD_LIBRARY_PATH" else preloaded
+    with pytest.raises(RefusalError, match=f"^{name} has a tab or a line break"):
+        find({name: value}, "/", "/usr/bin/x")
+
+
+@pytest.mark.parametrize("code", [0xD800, 0xDC7F, 0xDD00, 0xDFFF])
+def test_a_path_that_no_file_can_have(host: Host, inventory: Inventory, tmp_path: Path, code: int) -> None:
+    """JSON can write one; nothing is left behind where it can't be written down."""
+    letter = chr(code)
+    host.state = str(tmp_path / "state")
+    with pytest.raises(RefusalError, match="is no text"):
+        lines(host, inventory, {"LD_LIBRARY_PATH": f"/{letter}"})
+    with pytest.raises(UnicodeEncodeError):
+        write_grant(host, "one", "/run", [], letter, {})
+    assert not any(path.name.startswith((".", "one")) for path in Path(host.state).iterdir())
+
+
+@pytest.mark.parametrize("many", [20_000, 2])
+def test_an_origin_times_a_long_path(many: int) -> None:
+    """An image can write what would take all of the host's memory."""
+    words = ":".join(f"$ORIGIN/{number}" for number in range(10_000))
+    path = {"LD_LIBRARY_PATH": words, "PATH": ":".join(f"/{number}" for number in range(many))}
+    with pytest.raises(RefusalError, match=r"^LD_LIBRARY_PATH can mean more than"):
+        search_folders(path, "/", "x")
 
 
 def test_a_path_with_a_line_break_is_refused(host: Host, inventory: Inventory) -> None:

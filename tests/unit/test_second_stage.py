@@ -127,6 +127,16 @@ def test_our_hook_comes_last_again() -> None:
     assert [hook["path"] for hook in spec["hooks"]["createContainer"]] == ["/usr/bin/nvidia-cdi-hook", "/hook"]
 
 
+def test_a_bundle_for_another_container() -> None:
+    """The hook of the first one would look for a share that is gone, and stop the second."""
+    spec: dict[str, Any] = {}
+    for name in ("one", "two"):
+        for stage in ("prestart", "createContainer", "poststop"):
+            AddHook(stage, "/hook", f"/run/runai/{name}").apply(spec)
+    found = {stage: [hook["args"] for hook in hooks] for stage, hooks in spec["hooks"].items()}
+    assert found == {stage: [["runai-hook", stage, "/run/runai/two"]] for stage in found}
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     (tmp_path / "host.json").write_text(json.dumps(defaults() | {"hook": str(executable(tmp_path / "hook"))}))

@@ -48,6 +48,7 @@ def test_owner(spec: dict[str, Any], owner: tuple[int, int] | None) -> None:
         (linux(OWN, [{"containerID": 0, "hostID": "1", "size": 1}]), "nobody is root"),
         (linux(OWN, [{"containerID": 0, "hostID": 1, "size": 0}]), "nobody is root"),
         (linux(OWN, [{"containerID": 0, "hostID": -1, "size": 1}]), "nobody is root"),
+        (linux(OWN, [{"containerID": 0, "hostID": 1 << 40, "size": 1}]), "nobody is root"),
     ],
 )
 def test_owner_that_can_not_be_told(spec: dict[str, Any], why: str) -> None:

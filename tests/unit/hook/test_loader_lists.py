@@ -122,3 +122,23 @@ def test_loader_cache_that_is_no_file(debian: Container, kind: str) -> None:
     else:
         path.symlink_to("../../../../../../../dev/zero")
     check_complete(debian.create())
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        ("ld.so.preload", "opt/drv/libcuda.so.9"),
+        ("ld.so.preload", "./libcuda.so.9"),
+        ("ld.so.preload", "/opt/$PLATFORM/libcuda.so.9"),
+        (f"ld-musl-{os.uname().machine}.path", "opt/drv"),
+    ],
+)
+def test_list_with_a_relative_path(debian: Container, file: str, path: str) -> None:
+    debian.file(f"/etc/{file}", f"/lib\n{path}\n".encode())
+    check_refused(debian.create(), f"/etc/{file}", path, "write an absolute path")
+
+
+def test_list_with_other_relative_paths(debian: Container) -> None:
+    debian.file("/etc/ld.so.preload", b"/usr/$LIB/snoopy.so ./other.so libcuda.so.1")
+    debian.file("/etc/ld.so.conf", b"include ld.so.conf.d/*.conf\nopt/drv\n")
+    check_complete(debian.create())

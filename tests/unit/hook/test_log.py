@@ -30,7 +30,8 @@ def test_log_gets_the_sentence(debian: Container, log: Path) -> None:
         result = debian.create()
         opened.write("error executing hook\n")
     check_refused(result, "libcuda.so.2 can't be covered")
-    (line,) = log.read_text().splitlines()
+    first, line = log.read_text().splitlines()
+    assert first == "what the runtime wrote"
     entry = json.loads(line)
     assert (entry["level"], entry["msg"] + "\n") == ("error", result.stderr)
     assert len(entry["time"]) == len("2000-01-01T00:00:00Z")
@@ -60,3 +61,14 @@ def test_poststop_leaves_the_log_alone(debian: Container, log: Path) -> None:
     (debian.state / "plan").mkdir()
     check_refused(debian.stage("poststop"), "can't be removed")
     assert log.read_text() == "what the runtime wrote\n"
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_log_that_others_write_too(debian: Container, log: Path, size: int) -> None:
+    """A person's `runc --log /var/log/runc.log`: what it holds already stays."""
+    before = ("x" * 99 + "\n") * (size // 100)
+    log.write_text(before)
+    check_refused(debian.create(), "libcuda.so.2 can't be covered")
+    text = log.read_text()
+    assert text.startswith(before)
+    assert len(text[len(before) :].splitlines()) == 1

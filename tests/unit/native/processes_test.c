@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -168,6 +169,7 @@ static pid_t start(uint64_t count, uint64_t contexts, uint64_t managed)
     CHECK(pipe(ready) == 0);
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a check that fails must not leave anybody behind */
         hold(count, contexts, managed);
         CHECK(write(ready[1], "x", 1) == 1);
         pause();
@@ -348,6 +350,25 @@ static const unsigned char with_lists[16] = {0xc4, 0xfe, 0x3e, 0x6c, 0xc9, 0x8f,
                                              0xa3, 0x27, 0xee, 0x69, 0x6e, 0x12, 0xf7, 0xc4};
 static const void *exported[270];
 
+struct internal_record {
+    unsigned pid;
+    unsigned long long bytes;
+    unsigned gpu_instance, compute_instance;
+    unsigned long long protected;
+    char name[4096];
+};
+
+static nvmlReturn_t internal_list(nvmlDevice_t device, unsigned *count, struct internal_record *records)
+{
+    unsigned room;
+    nvmlReturn_t result = answer(count, records, &room);
+    (void)device;
+    for (unsigned i = 0; result == NVML_SUCCESS && i < driver.count; i++)
+        records[i] = (struct internal_record){
+            .pid = driver.list[i].pid, .bytes = driver.list[i].usedGpuMemory, .gpu_instance = 3, .name = "a program"};
+    return result;
+}
+
 static nvmlReturn_t export_table(const void **table, const void *id)
 {
     if (!table || !id)
@@ -370,12 +391,12 @@ static const void *const *ask_for_table(const unsigned char *id)
 
 static void test_export_table(void)
 {
-    nvmlProcessInfo_v2_t infos[16];
+    static struct internal_record records[16];
     const unsigned char other[16] = {1};
     libvgpu_real.nvmlInternalGetExportTable = (void *)export_table;
     exported[0] = (void *)sizeof exported;
     for (size_t i = 1; i < sizeof exported / sizeof *exported; i++)
-        exported[i] = (void *)list_v2;
+        exported[i] = (void *)internal_list;
     CHECK(ask_for_table(with_lists) == exported); /* no version at all */
     const char *const unknown[] = {"NVRM version:  580.159.05  Release\n", "GCC version:  580.159.04", "", "\n 580.159.04 \n"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
@@ -397,10 +418,14 @@ static void test_export_table(void)
         if (!is_list)
             continue;
         unsigned count = 16;
-        __typeof__(&list_v2) list = (__typeof__(&list_v2))table[i];
-        CHECK(list(&with_share, &count, infos) == NVML_SUCCESS && count == 2);
-        CHECK(infos[0].usedGpuMemory + infos[1].usedGpuMemory == used());
-        CHECK(list(&without_share, &count, infos) == NVML_ERROR_NO_PERMISSION);
+        __typeof__(&internal_list) list = (__typeof__(&internal_list))table[i];
+        CHECK(list(&with_share, &count, records) == NVML_SUCCESS && count == 2);
+        CHECK(records[0].pid == (unsigned)one && records[1].pid == (unsigned)two);
+        CHECK(records[0].bytes + records[1].bytes == used());
+        CHECK(records[1].gpu_instance == 3 && strcmp(records[1].name, "a program") == 0);
+        CHECK(list(&without_share, &count, records) == NVML_ERROR_INSUFFICIENT_SIZE);
+        count = 16;
+        CHECK(list(&without_share, &count, records) == NVML_ERROR_NO_PERMISSION);
     }
 }
 

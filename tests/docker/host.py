@@ -104,8 +104,8 @@ class Container:
 
 
 def changed(runai: Runai, container: str) -> str:
-    """What `docker diff` shows besides the mount points of the test's own volumes."""
-    lines = runai.engine.docker("diff", container).stdout.splitlines()
+    """What `docker diff` shows besides the mount points of the test's own volumes, sorted: docker has no order."""
+    lines = sorted(runai.engine.docker("diff", container).stdout.splitlines())
     kept = ("C /usr", "C /usr/local", "C /usr/local/bin", f"A {CUDASH}", "C /etc", "C /dev", "C /usr/bin", "C /usr/lib")
     return "\n".join(line for line in lines if line not in kept and not line.startswith("C "))
 

@@ -7,8 +7,8 @@
 void log_remember(int state);
 
 /* Puts a log that ends with SENTENCE in the place of the one that the runtime has open, with what that one holds: what
- * the runtime then writes about the failed hook goes to the old one. Where that can't be done, nothing happens. SENTENCE has no control
- * characters. */
+ * the runtime then writes about the failed hook goes to the old one. Where that can't be done, nothing happens.
+ * SENTENCE has no control characters. */
 void log_replace(const char *sentence);
 
 #endif

@@ -39,7 +39,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.edits: list[Edit] = []
-        self.lines: list[str] = ["runai-plan\t1"]
+        self.lines: list[tuple[str, ...]] = [("runai-plan", "1")]
 
     def line(self, *fields: str) -> None:
         for field in fields:
@@ -47,15 +47,14 @@ class Plan:
                 raise RefusalError(f"the path {quoted(field)} has a tab or a line break in it; give it another name")
             if any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in field):
                 raise RefusalError(f"the path {quoted(field)} is no text; give it another name")
-        self.lines.append("\t".join(fields))
+        self.lines.append(fields)
 
     def sources(self, *kinds: str) -> list[str]:
         """The host's files in the lines of these KINDS."""
-        split = [line.split("\t") for line in self.lines]
-        return [fields[2] for fields in split if fields[0] in kinds and len(fields) == 3]
+        return [fields[2] for fields in self.lines if fields[0] in kinds]
 
     def text(self) -> str:
-        return "\n".join(self.lines) + "\n"
+        return "".join("\t".join(fields) + "\n" for fields in self.lines)
 
 
 def make_plan(
@@ -65,23 +64,24 @@ def make_plan(
     grant: str,
     rootfs: str,
     environment: dict[str, str],
-    cwd: str = "/",
     search: Iterable[str] = (),
+    preload: Iterable[str] = (),
     image: ImageDriver | None = None,
-    program: str = "",
 ) -> Plan:
-    """The plan for a container with GPUS, whose grant lies in the folder GRANT and whose first program is PROGRAM.
-    SEARCH: more folders of the container that may have libraries of the driver. IMAGE is the libcuda that the image
-    brings along, if that is to be used.
+    """The plan for a container with GPUS, whose grant lies in the folder GRANT.
+
+    SEARCH: folders of the container, beyond those of every loader, that may have libraries of the driver. PRELOAD:
+    files there that its loader takes before all others. IMAGE: the libcuda that the image brings along, if that is to
+    be used.
     """
     plan = Plan()
     plan.line("rootfs", rootfs)
     add_libraries(plan, inventory, wanted_capabilities(environment), image)
     add_programs(plan, inventory, wanted_capabilities(environment))
     add_nodes(plan, host, gpus)
-    for folder in dict.fromkeys([*search_folders(environment, cwd, program), *search]):
+    for folder in dict.fromkeys(search):
         plan.line("search", folder)
-    for library in preloaded(environment, cwd, program):
+    for library in preload:
         plan.line("preload", library)
     need(host.hook)
     plan.edits += [AddHook(stage, host.hook, grant) for stage in STAGES]

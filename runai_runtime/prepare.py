@@ -16,7 +16,7 @@ from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
-from runai_runtime.plan import OURS, make_plan, need, search_folders
+from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
 from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_of_reach
@@ -45,9 +45,10 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     shares = grants.shares_of(request, gpus)
     folder = grants.directory(host, line.container)
     rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
-    mounted = specs.mounted_beside(spec, OURS.values())
-    image = image_driver(host, inventory, spec, rootfs, search_folders(environment, cwd, program))
-    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, cwd, mounted, image, program)
+    search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
+    image = image_driver(host, inventory, spec, rootfs, search)
+    search += specs.mounted_beside(spec, OURS.values())
+    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
     for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
     owner = owner_of_root(spec)

@@ -76,7 +76,8 @@ def inventory(tmp_path: Path) -> Inventory:
 
 
 def lines(host: Host, inventory: Inventory, environment: dict[str, str] | None = None) -> list[list[str]]:
-    plan = make_plan(host, inventory, inventory.gpus[:1], "/run/runai/x", "/rootfs", environment or {})
+    search = search_folders(environment or {}, "/")
+    plan = make_plan(host, inventory, inventory.gpus[:1], "/run/runai/x", "/rootfs", environment or {}, search)
     return [line.split("\t") for line in plan.text().splitlines()]
 
 

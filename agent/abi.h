@@ -1,0 +1,124 @@
+/* What the agent knows of the driver's ioctls: numbers and layouts (NVIDIA's open kernel modules, nv_escape.h, nvos.h,
+ * ctrl*.h; seen with driver 580). All integers are little-endian. A call is told by number and size alone: the driver
+ * looks at no more of a request, and neither does the seccomp filter (runai_runtime/seccomp.py). */
+#ifndef RUNAI_AGENT_ABI_H
+#define RUNAI_AGENT_ABI_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#define REQUEST_MASK 0x3fff00ffu
+
+#define CALL(number, size) ((uint32_t)(size) << 16 | (uint32_t)(number))
+
+#define CALL_ALLOC CALL(0x2b, 48)
+#define CALL_ALLOC_OLD CALL(0x2b, 32)
+#define CALL_FREE CALL(0x29, 16)
+#define CALL_CONTROL CALL(0x2a, 32)
+#define CALL_DUP CALL(0x34, 28)
+#define CALL_ALLOC_MEMORY CALL(0x27, 56)
+#define CALL_VID_HEAP CALL(0x4a, 184)
+
+/* The request that the driver's header makes of a call: read and write, type 'F'. */
+#define REQUEST(call) ((unsigned long)(0xc0004600u | (call)))
+
+#define CLASS_ROOT 0x0u
+#define CLASS_ROOT_NON_PRIVILEGED 0x1u
+#define CLASS_ROOT_CLIENT 0x41u
+#define CLASS_MEMORY_LOCAL_USER 0x40u
+#define CLASS_DEVICE 0x80u
+#define CLASS_SUBDEVICE 0x2080u
+#define CLASS_CONTEXT_SHARE 0x9067u
+
+#define STATUS_OK 0x0u
+#define STATUS_INVALID_ADDRESS 0x1eu
+#define STATUS_NO_MEMORY 0x51u
+#define STATUS_NOT_SUPPORTED 0x56u
+
+/* NVOS64 */
+struct alloc {
+    uint32_t root, parent, handle, class;
+    uint64_t params, rights;
+    uint32_t params_size, flags, status, pad;
+};
+
+/* NVOS21 */
+struct alloc_old {
+    uint32_t root, parent, handle, class;
+    uint64_t params;
+    uint32_t params_size, status;
+};
+
+/* NVOS00 */
+struct free_call {
+    uint32_t root, parent, handle, status;
+};
+
+/* NVOS54 */
+struct control {
+    uint32_t client, object, command, flags;
+    uint64_t params;
+    uint32_t params_size, status;
+};
+
+/* NVOS55 */
+struct dup {
+    uint32_t root, parent, handle, source_root, source, flags, status;
+};
+
+/* NVOS02 with a descriptor: only what is looked at. */
+struct alloc_memory {
+    uint32_t root, parent, handle, class, flags, pad;
+    uint64_t memory, limit;
+    uint32_t status, pad2;
+    int32_t fd;
+    uint32_t pad3;
+};
+
+/* NVOS32, with the fields of its ALLOC_SIZE function. */
+#define VID_HEAP_ALLOC_SIZE 2u
+#define ATTR_LOCATION(attr) ((attr) >> 25 & 3) /* 0: video memory, 1: system memory, 3: any */
+#define LOCATION_SYSTEM 1u
+struct vid_heap {
+    uint32_t root, parent, function, space;
+    uint32_t heap, status;
+    uint64_t total, free;
+    uint32_t owner, handle, type, flags, attr, format, compression, z, stride, width, height, pad;
+    uint64_t size;
+    uint8_t rest[88];
+};
+
+/* NV_MEMORY_ALLOCATION_PARAMS: how long it is differs (agent.conf says), where the size stands doesn't. */
+#define PARAMS_SIZE_AT 64
+#define PARAMS_MOST 4096
+#define DEVICE_PARAMS 56 /* NV0080_ALLOC_PARAMETERS; its first word is the device's instance */
+
+_Static_assert(sizeof(struct alloc) == 48, "NVOS64");
+_Static_assert(sizeof(struct alloc_old) == 32, "NVOS21");
+_Static_assert(sizeof(struct free_call) == 16, "NVOS00");
+_Static_assert(sizeof(struct control) == 32, "NVOS54");
+_Static_assert(sizeof(struct dup) == 28, "NVOS55");
+_Static_assert(sizeof(struct alloc_memory) == 56, "NVOS02");
+_Static_assert(sizeof(struct vid_heap) == 184, "NVOS32");
+
+/* Control commands. */
+#define CTRL_GET_UUID_INFO 0x274u
+struct uuid_info {
+    char uuid[256];
+    uint32_t flags, gpu_id, device, subdevice;
+};
+#define CTRL_GET_PID_INFO 0x2080018eu
+#define PID_INFO_MOST 200
+struct pid_info {
+    uint32_t pid, index, result, pad;
+    uint64_t private, shared_owned, shared_duped, protected[3];
+    uint32_t instances[2];
+};
+struct pid_infos {
+    uint32_t count, pad;
+    struct pid_info list[PID_INFO_MOST];
+};
+_Static_assert(sizeof(struct uuid_info) == 272, "NV0000_CTRL_GPU_GET_UUID_INFO_PARAMS");
+_Static_assert(sizeof(struct pid_infos) == 14408, "NV2080_CTRL_GPU_GET_PID_INFO_PARAMS");
+
+#endif

@@ -1,0 +1,410 @@
+/* What was checked is what runs: a call that is charged is made here, on a copy of its message and on the caller's own
+ * descriptor. Everything else is continued, which never means checked: another thread can change the message after the
+ * look. What comes of that is seen in the driver's figures (reconcile.c). */
+#include "escape.h"
+#include "abi.h"
+#include "driver.h"
+#include "holdings.h"
+#include "notification.h"
+#include "share.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#if defined __x86_64__
+#define NATIVE AUDIT_ARCH_X86_64
+#elif defined __aarch64__
+#define NATIVE AUDIT_ARCH_AARCH64
+#endif
+
+/* A call under way. */
+struct escape {
+    const struct config *config;
+    int listener;
+    uint64_t id, message; /* where the caller's message lies */
+    struct process *process;
+    int file, remote; /* our copy of its descriptor, and its number there */
+};
+
+/* The driver copies as many bytes of parameters as the class has, whatever the message says: always a page. */
+static _Alignas(4096) uint8_t params[PARAMS_MOST];
+
+static void let_through(const struct escape *escape) {
+    notification_continue(escape->listener, escape->id);
+}
+
+static bool answer(const struct escape *escape, int error) {
+    return notification_answer(escape->listener, escape->id, error);
+}
+
+/* Writes the message back and answers. false: the caller waits no more. */
+static bool deliver(const struct escape *escape, const void *message, size_t size) {
+    if (!notification_waits(escape->listener, escape->id))
+        return false;
+    return answer(escape, process_write(escape->process, escape->message, message, size) ? 0 : EFAULT);
+}
+
+static struct client *client_for(const struct escape *escape, uint32_t root) {
+    return client_of(escape->process, root, escape->file, escape->remote);
+}
+
+static int gpu_of(const struct escape *escape, const struct client *client, uint32_t parent) {
+    return escape->config->gpus == 1 ? 0 : holdings_device(client, parent);
+}
+
+/* Whether the share has room, if need be after a look for what nobody has any more. */
+static bool fits(unsigned gpu, uint64_t bytes) {
+    return share_fits(gpu, bytes) || (holdings_sweep() && share_fits(gpu, bytes));
+}
+
+static void driver_free(const struct escape *escape, uint32_t root, uint32_t parent, uint32_t handle) {
+    struct free_call call = {.root = root, .parent = parent, .handle = handle};
+    (void)driver_call(escape->file, CALL_FREE, &call);
+}
+
+/* ---- frees whose answer the caller didn't get --------------------------------------------------------------- */
+
+#define UNHEARD 64
+static struct {
+    pid_t pid;
+    uint32_t root, handle;
+} unheard[UNHEARD];
+static unsigned next_unheard;
+
+static void remember_free(pid_t pid, uint32_t root, uint32_t handle) {
+    unheard[next_unheard].pid = pid;
+    unheard[next_unheard].root = root;
+    unheard[next_unheard].handle = handle;
+    next_unheard = (next_unheard + 1) % UNHEARD;
+}
+
+/* Whether that free was made already. It is forgotten with that. */
+static bool recall_free(pid_t pid, uint32_t root, uint32_t handle) {
+    for (unsigned i = 0; i < UNHEARD; i++)
+        if (unheard[i].pid == pid && unheard[i].root == root && unheard[i].handle == handle) {
+            unheard[i].pid = 0;
+            return true;
+        }
+    return false;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+
+/* A request for device memory, in whichever form. MAKE asks the driver; SIZE is what it asked for, then what it got. */
+struct taking {
+    uint32_t root, parent, handle, status;
+    uint64_t size;
+    bool (*make)(const struct escape *escape, struct taking *taking, void *message);
+};
+
+/* Asks the driver, within the share. 0, or the errno of a call that the driver doesn't take. */
+static int take(const struct escape *escape, struct taking *taking, void *message) {
+    struct client *client = client_for(escape, taking->root);
+    int gpu = client ? gpu_of(escape, client, taking->parent) : -1;
+    taking->status = STATUS_NO_MEMORY;
+    if (gpu < 0)
+        return 0;
+    uint32_t contexts = client->contexts[gpu] ? client->contexts[gpu] : 1;
+    uint64_t hidden = holdings_context_cost(client, (unsigned)gpu, contexts);
+    if (taking->size > share_limit((unsigned)gpu) || !fits((unsigned)gpu, taking->size + hidden))
+        return 0;
+    client = client_for(escape, taking->root); /* the look for room may have freed it */
+    if (!client)
+        return 0;
+    if (!taking->make(escape, taking, message))
+        return errno;
+    if (taking->status != STATUS_OK)
+        return 0;
+    (void)recall_free(escape->process->pid, taking->root, taking->handle);
+    if (share_fits((unsigned)gpu, taking->size + hidden) &&
+        holdings_add(client, taking->handle, taking->parent, OBJECT_MEMORY, (unsigned)gpu, taking->size)) {
+        holdings_contexts(client, (unsigned)gpu, contexts);
+        return 0;
+    }
+    driver_free(escape, taking->root, taking->parent, taking->handle);
+    taking->status = STATUS_NO_MEMORY;
+    return 0;
+}
+
+/* The caller never heard of it, and asks again. */
+static void undo(const struct escape *escape, const struct taking *taking) {
+    if (taking->status != STATUS_OK)
+        return;
+    driver_free(escape, taking->root, taking->parent, taking->handle);
+    struct client *client = client_for(escape, taking->root);
+    if (client)
+        holdings_remove(client, taking->handle);
+}
+
+static bool make_class(const struct escape *escape, struct taking *taking, void *message) {
+    (void)message;
+    struct alloc call = {.root = taking->root,
+                         .parent = taking->parent,
+                         .handle = taking->handle,
+                         .class = CLASS_MEMORY_LOCAL_USER,
+                         .params = (uintptr_t)params,
+                         .params_size = (uint32_t)escape->config->params_bytes};
+    if (!driver_call(escape->file, CALL_ALLOC, &call))
+        return false;
+    taking->handle = call.handle;
+    taking->status = call.status;
+    memcpy(&taking->size, params + PARAMS_SIZE_AT, sizeof taking->size);
+    return true;
+}
+
+/* Class 0x40, of which CALL says what and where the parameters lie. MESSAGE of SIZE bytes is written back with the handle
+ * at the place where all forms have it, and the status at STATUS_AT. */
+static void alloc_memory(const struct escape *escape, const struct alloc *call, uint8_t *message, size_t size,
+                         size_t status_at) {
+    size_t length = escape->config->params_bytes;
+    uint8_t before[PARAMS_MOST];
+    struct taking taking = {.root = call->root, .parent = call->parent, .handle = call->handle, .make = make_class};
+    memset(params, 0, sizeof params);
+    int error = 0;
+    if (process_read(escape->process, call->params, params, length)) {
+        memcpy(before, params, length);
+        memcpy(&taking.size, params + PARAMS_SIZE_AT, sizeof taking.size);
+        error = take(escape, &taking, NULL);
+    } else {
+        taking.status = STATUS_INVALID_ADDRESS;
+    }
+    if (error) {
+        (void)answer(escape, error);
+        return;
+    }
+    uint8_t original[sizeof(struct alloc)];
+    memcpy(original, message, size);
+    memcpy(message + status_at, &taking.status, sizeof taking.status);
+    bool taken = taking.status == STATUS_OK;
+    if (taken)
+        memcpy(message + offsetof(struct alloc, handle), &taking.handle, sizeof taking.handle);
+    bool waits = notification_waits(escape->listener, escape->id);
+    if (waits && taken)
+        waits = process_write(escape->process, call->params, params, length);
+    if (waits && deliver(escape, message, size))
+        return;
+    undo(escape, &taking);
+    if (taken) { /* what it asks again with */
+        (void)process_write(escape->process, call->params, before, length);
+        (void)process_write(escape->process, escape->message, original, size);
+    }
+    (void)answer(escape, EFAULT);
+}
+
+/* A device, made here where there are several: it tells the GPU of what is allocated below it. */
+static void alloc_device(const struct escape *escape, struct alloc *call) {
+    struct alloc copy = *call;
+    struct client *client = client_for(escape, call->root);
+    uint32_t instance = 0;
+    memset(params, 0, sizeof params);
+    if (!client || (call->params && !process_read(escape->process, call->params, params, DEVICE_PARAMS))) {
+        (void)answer(escape, EFAULT);
+        return;
+    }
+    memcpy(&instance, params, sizeof instance);
+    copy.params = call->params ? (uintptr_t)params : 0;
+    if (!driver_call(escape->file, CALL_ALLOC, &copy)) {
+        (void)answer(escape, errno);
+        return;
+    }
+    int gpu = driver_gpu(instance);
+    if (copy.status == STATUS_OK && gpu >= 0 && copy.parent == copy.root)
+        (void)holdings_add(client, copy.handle, copy.parent, OBJECT_DEVICE, (unsigned)gpu, 0);
+    copy.params = call->params;
+    if (copy.status == STATUS_OK && !deliver(escape, &copy, sizeof copy)) {
+        driver_free(escape, copy.root, copy.parent, copy.handle);
+        holdings_remove(client, copy.handle);
+    } else if (copy.status != STATUS_OK) {
+        (void)deliver(escape, &copy, sizeof copy);
+    }
+}
+
+/* The driver takes memory for a context of which no call tells. */
+static void alloc_context(const struct escape *escape, struct alloc *call) {
+    struct client *client = client_for(escape, call->root);
+    if (client) {
+        unsigned gpu = client->gpu;
+        uint32_t contexts = client->shares[gpu] + 1;
+        if (!fits(gpu, holdings_context_cost(client, gpu, contexts))) {
+            call->status = STATUS_NO_MEMORY;
+            (void)deliver(escape, call, sizeof *call);
+            return;
+        }
+        if (call->handle && holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0))
+            holdings_contexts(client, gpu, client->shares[gpu]);
+    }
+    let_through(escape);
+}
+
+static void answer_alloc(const struct escape *escape) {
+    struct alloc call;
+    if (!process_read(escape->process, escape->message, &call, sizeof call))
+        (void)answer(escape, EFAULT);
+    else if (call.class == CLASS_MEMORY_LOCAL_USER)
+        alloc_memory(escape, &call, (uint8_t *)&call, sizeof call, offsetof(struct alloc, status));
+    else if (call.class == CLASS_DEVICE && escape->config->gpus > 1)
+        alloc_device(escape, &call);
+    else if (call.class == CLASS_CONTEXT_SHARE)
+        alloc_context(escape, &call);
+    else
+        let_through(escape);
+}
+
+static void answer_alloc_old(const struct escape *escape) {
+    struct alloc_old call;
+    if (!process_read(escape->process, escape->message, &call, sizeof call)) {
+        (void)answer(escape, EFAULT);
+    } else if (call.class == CLASS_MEMORY_LOCAL_USER) {
+        struct alloc same = {
+            .root = call.root, .parent = call.parent, .handle = call.handle, .class = call.class, .params = call.params};
+        alloc_memory(escape, &same, (uint8_t *)&call, sizeof call, offsetof(struct alloc_old, status));
+    } else {
+        let_through(escape);
+    }
+}
+
+static bool make_vid_heap(const struct escape *escape, struct taking *taking, void *message) {
+    memset(params, 0, sizeof params);
+    memcpy(params, message, sizeof(struct vid_heap));
+    if (!driver_call(escape->file, CALL_VID_HEAP, params))
+        return false;
+    struct vid_heap *call = message;
+    memcpy(call, params, sizeof *call);
+    taking->handle = call->handle;
+    taking->status = call->status;
+    taking->size = call->size;
+    return true;
+}
+
+static void answer_vid_heap(const struct escape *escape) {
+    struct vid_heap call, original;
+    if (!process_read(escape->process, escape->message, &call, sizeof call)) {
+        (void)answer(escape, EFAULT);
+        return;
+    }
+    if (call.function != VID_HEAP_ALLOC_SIZE || ATTR_LOCATION(call.attr) == LOCATION_SYSTEM) {
+        let_through(escape);
+        return;
+    }
+    original = call;
+    struct taking taking = {
+        .root = call.root, .parent = call.parent, .handle = call.handle, .size = call.size, .make = make_vid_heap};
+    int error = take(escape, &taking, &call);
+    if (error) {
+        (void)answer(escape, error);
+        return;
+    }
+    call.status = taking.status;
+    if (deliver(escape, &call, sizeof call))
+        return;
+    undo(escape, &taking);
+    (void)process_write(escape->process, escape->message, &original, sizeof original);
+}
+
+/* An older way to ask for memory, of which nothing that is sold today makes use for the device's. */
+static void answer_alloc_memory(const struct escape *escape) {
+    struct alloc_memory call;
+    if (!process_read(escape->process, escape->message, &call, sizeof call)) {
+        (void)answer(escape, EFAULT);
+    } else if (call.class == CLASS_MEMORY_LOCAL_USER) {
+        call.status = STATUS_NOT_SUPPORTED;
+        (void)deliver(escape, &call, sizeof call);
+    } else {
+        let_through(escape);
+    }
+}
+
+static void answer_free(const struct escape *escape) {
+    struct free_call call;
+    if (!process_read(escape->process, escape->message, &call, sizeof call)) {
+        (void)answer(escape, EFAULT);
+        return;
+    }
+    pid_t pid = escape->process->pid;
+    if (recall_free(pid, call.root, call.handle)) {
+        call.status = STATUS_OK;
+    } else {
+        if (!driver_call(escape->file, CALL_FREE, &call)) {
+            (void)answer(escape, errno);
+            return;
+        }
+        if (call.status == STATUS_OK) {
+            struct client *client = client_for(escape, call.root);
+            if (client && call.handle == call.root)
+                client_remove(client);
+            else if (client)
+                holdings_remove(client, call.handle);
+        }
+    }
+    if (!deliver(escape, &call, sizeof call) && call.status == STATUS_OK)
+        remember_free(pid, call.root, call.handle);
+}
+
+static void answer_dup(const struct escape *escape) {
+    struct dup call;
+    if (!process_read(escape->process, escape->message, &call, sizeof call)) {
+        (void)answer(escape, EFAULT);
+        return;
+    }
+    struct client *client = client_for(escape, call.root);
+    if (!client) {
+        call.status = STATUS_NO_MEMORY;
+        (void)deliver(escape, &call, sizeof call);
+        return;
+    }
+    if (!driver_call(escape->file, CALL_DUP, &call)) {
+        (void)answer(escape, errno);
+        return;
+    }
+    bool good = call.status == STATUS_OK;
+    if (good && !holdings_dup(client, call.handle, call.parent, call.source_root, call.source)) {
+        driver_free(escape, call.root, call.parent, call.handle);
+        call.status = STATUS_NO_MEMORY;
+    }
+    if (!deliver(escape, &call, sizeof call) && good) {
+        driver_free(escape, call.root, call.parent, call.handle);
+        holdings_remove(client, call.handle);
+    }
+}
+
+static void dispatch(const struct escape *escape, uint32_t call) {
+    switch (call) {
+    case CALL_ALLOC: answer_alloc(escape); return;
+    case CALL_ALLOC_OLD: answer_alloc_old(escape); return;
+    case CALL_FREE: answer_free(escape); return;
+    case CALL_DUP: answer_dup(escape); return;
+    case CALL_ALLOC_MEMORY: answer_alloc_memory(escape); return;
+    case CALL_VID_HEAP: answer_vid_heap(escape); return;
+    default: let_through(escape); return;
+    }
+}
+
+void escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice) {
+    struct escape escape = {.config = config,
+                            .listener = listener,
+                            .id = notice->id,
+                            .message = notice->data.args[2],
+                            .remote = (int)notice->data.args[0],
+                            .file = -1};
+    uint32_t call = (uint32_t)notice->data.args[1] & REQUEST_MASK;
+    escape.process = process_of((pid_t)notice->pid);
+    if (!escape.process || !notification_waits(listener, notice->id)) {
+        (void)answer(&escape, ENOMEM);
+        return;
+    }
+    escape.file = process_descriptor(escape.process, escape.remote);
+    if (escape.file < 0 || !driver_is_node(escape.file))
+        let_through(&escape); /* some other file's call of that number; a bad descriptor is the kernel's to tell */
+    else if (notice->data.arch != NATIVE)
+        (void)answer(&escape, EPERM); /* 32-bit programs: no driver of today has CUDA for them */
+    else if (!driver_open(config))
+        (void)answer(&escape, ENODEV);
+    else
+        dispatch(&escape, call);
+    if (escape.file >= 0)
+        (void)close(escape.file);
+    share_publish(true);
+}

@@ -1,0 +1,12 @@
+/* One call of the container on a device file: looked at, and made in its place where it takes or gives device memory. */
+#ifndef RUNAI_AGENT_ESCAPE_H
+#define RUNAI_AGENT_ESCAPE_H
+
+#include "config.h"
+
+#include <linux/seccomp.h>
+
+/* Answers NOTICE, which came from LISTENER. */
+void escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice);
+
+#endif

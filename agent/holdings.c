@@ -1,0 +1,302 @@
+#include "holdings.h"
+#include "cleanup.h"
+#include "driver.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Measured on an H100 (driver 580): a context takes 8 MiB for which no ioctl asks, and its process 0.8 MiB once. */
+#define CONTEXT_BYTES ((uint64_t)8 << 20)
+#define PROCESS_BYTES ((uint64_t)2 << 20)
+
+struct object {
+    uint32_t root, handle, parent;
+    uint32_t memory; /* index; for a device its GPU */
+    enum kind kind;
+};
+
+static struct client clients[CLIENTS];
+
+/* Open addressing, by root and handle; as many places as a power of two. */
+static struct object *objects;
+static size_t places, taken; /* taken: those that aren't OBJECT_FREE */
+
+static struct memory *memories;
+static uint32_t memory_count, memory_room, memory_free = UINT32_MAX;
+
+static uint64_t memory_bytes[ACCOUNT_GPUS], hidden_bytes[ACCOUNT_GPUS];
+
+static uint64_t context_bytes(uint32_t contexts) {
+    return contexts ? PROCESS_BYTES + contexts * CONTEXT_BYTES : 0;
+}
+
+uint64_t holdings_memory(unsigned gpu) {
+    return memory_bytes[gpu];
+}
+
+uint64_t holdings_used(unsigned gpu) {
+    return memory_bytes[gpu] + hidden_bytes[gpu];
+}
+
+struct client *client_table(void) {
+    return clients;
+}
+
+static struct client *find_client(uint32_t root) {
+    for (size_t i = 0; i < CLIENTS; i++)
+        if (clients[i].root == root)
+            return &clients[i];
+    return NULL;
+}
+
+struct client *client_of(struct process *process, uint32_t root, int file, int remote) {
+    struct client *client = root ? find_client(root) : NULL;
+    if (client || !root)
+        return client;
+    client = find_client(0);
+    int copy = client ? dup(file) : -1;
+    if (copy < 0)
+        return NULL;
+    *client = (struct client){.root = root, .file = copy, .remote = remote, .process = process};
+    process->clients++;
+    return client;
+}
+
+static size_t home(uint32_t root, uint32_t handle) {
+    uint64_t key = (uint64_t)root << 32 | handle;
+    return (size_t)(key * 0x9e3779b97f4a7c15u >> 20) & (places - 1);
+}
+
+static struct object *find(uint32_t root, uint32_t handle) {
+    if (!places)
+        return NULL;
+    for (size_t at = home(root, handle);; at = (at + 1) & (places - 1)) {
+        struct object *object = &objects[at];
+        if (object->kind == OBJECT_FREE)
+            return NULL;
+        if (object->kind != OBJECT_GONE && object->root == root && object->handle == handle)
+            return object;
+    }
+}
+
+static void put(const struct object *object) {
+    size_t at = home(object->root, object->handle);
+    while (objects[at].kind != OBJECT_FREE)
+        at = (at + 1) & (places - 1);
+    objects[at] = *object;
+    taken++;
+}
+
+/* Room for one more; those that are gone are left out on the way. */
+static bool make_room(void) {
+    if (taken * 2 < places)
+        return true;
+    size_t live = 0, before = places;
+    for (size_t i = 0; i < before; i++)
+        live += objects[i].kind != OBJECT_FREE && objects[i].kind != OBJECT_GONE;
+    size_t wanted = live * 4 < 256 ? 256 : before;
+    while (wanted < live * 4)
+        wanted *= 2;
+    struct object *old = objects, *fresh = calloc(wanted, sizeof *fresh);
+    if (!fresh)
+        return false;
+    objects = fresh;
+    places = wanted;
+    taken = 0;
+    for (size_t i = 0; i < before; i++)
+        if (old[i].kind != OBJECT_FREE && old[i].kind != OBJECT_GONE)
+            put(&old[i]);
+    free(old);
+    return true;
+}
+
+static bool new_memory(uint32_t *index) {
+    if (memory_free != UINT32_MAX) {
+        *index = memory_free;
+        memory_free = (uint32_t)memories[memory_free].bytes;
+        return true;
+    }
+    if (memory_count == memory_room) {
+        uint32_t room = memory_room ? memory_room * 2 : 64;
+        struct memory *more = realloc(memories, room * sizeof *more);
+        if (!more)
+            return false;
+        memories = more;
+        memory_room = room;
+    }
+    *index = memory_count++;
+    return true;
+}
+
+static void let_go(uint32_t index) {
+    struct memory *memory = &memories[index];
+    if (--memory->references)
+        return;
+    memory_bytes[memory->gpu] -= memory->bytes;
+    process_table()[memory->process].bytes[memory->gpu] -= memory->bytes;
+    memory->bytes = memory_free;
+    memory_free = index;
+}
+
+void holdings_contexts(struct client *client, unsigned gpu, uint32_t contexts) {
+    uint64_t before = context_bytes(client->contexts[gpu]), after = context_bytes(contexts);
+    hidden_bytes[gpu] += after - before;
+    client->process->bytes[gpu] += after - before;
+    client->contexts[gpu] = contexts;
+}
+
+uint64_t holdings_context_cost(const struct client *client, unsigned gpu, uint32_t contexts) {
+    uint64_t before = context_bytes(client->contexts[gpu]), after = context_bytes(contexts);
+    return after > before ? after - before : 0;
+}
+
+static void drop(struct client *client, struct object *object) {
+    if (object->kind == OBJECT_MEMORY)
+        let_go(object->memory);
+    else if (object->kind == OBJECT_CONTEXT && --client->shares[object->memory] > 0)
+        holdings_contexts(client, object->memory, client->shares[object->memory]);
+    object->kind = OBJECT_GONE;
+}
+
+/* One of that name which went without our seeing it. */
+static void forget_namesake(struct client *client, uint32_t handle) {
+    struct object *object = find(client->root, handle);
+    if (object)
+        drop(client, object);
+}
+
+/* What isn't a parent of anything here can be freed without a look at all objects. */
+static void note_parent(struct client *client, uint32_t parent) {
+    for (unsigned i = 0; i < client->parents && i < PARENTS; i++)
+        if (client->parent[i] == parent)
+            return;
+    if (client->parents < PARENTS)
+        client->parent[client->parents] = parent;
+    client->parents++;
+}
+
+static bool may_be_parent(const struct client *client, uint32_t handle) {
+    bool found = client->parents > PARENTS;
+    for (unsigned i = 0; i < client->parents && i < PARENTS; i++)
+        found = found || client->parent[i] == handle;
+    return found;
+}
+
+bool holdings_add(struct client *client, uint32_t handle, uint32_t parent, enum kind kind, unsigned gpu, uint64_t bytes) {
+    struct object object = {client->root, handle, parent, gpu, kind};
+    forget_namesake(client, handle);
+    note_parent(client, parent);
+    if (!make_room() || (kind == OBJECT_MEMORY && !new_memory(&object.memory)))
+        return false;
+    if (kind == OBJECT_MEMORY) {
+        memories[object.memory] =
+            (struct memory){bytes, 1, (uint16_t)gpu, (uint16_t)(client->process - process_table())};
+        memory_bytes[gpu] += bytes;
+        client->process->bytes[gpu] += bytes;
+    }
+    client->gpu = gpu;
+    if (kind == OBJECT_CONTEXT)
+        client->shares[gpu]++;
+    put(&object);
+    return true;
+}
+
+bool holdings_dup(struct client *client, uint32_t handle, uint32_t parent, uint32_t source_root, uint32_t source) {
+    forget_namesake(client, handle);
+    note_parent(client, parent);
+    if (!make_room())
+        return false;
+    const struct object *other = find(source_root, source);
+    if (!other || other->kind != OBJECT_MEMORY)
+        return true;
+    struct object object = {client->root, handle, parent, other->memory, OBJECT_MEMORY};
+    memories[object.memory].references++;
+    put(&object);
+    return true;
+}
+
+static void remove_below(struct client *client, uint32_t parent) {
+    for (size_t i = 0; i < places; i++) {
+        struct object *object = &objects[i];
+        if (object->kind == OBJECT_FREE || object->kind == OBJECT_GONE || object->root != client->root ||
+            object->parent != parent)
+            continue;
+        enum kind kind = object->kind;
+        uint32_t handle = object->handle;
+        drop(client, object);
+        if (kind == OBJECT_DEVICE && handle != parent) /* devices lie below clients alone, so this ends */
+            remove_below(client, handle);
+    }
+}
+
+void holdings_remove(struct client *client, uint32_t handle) {
+    struct object *object = find(client->root, handle);
+    if (object)
+        drop(client, object);
+    if (may_be_parent(client, handle))
+        remove_below(client, handle);
+}
+
+void client_remove(struct client *client) {
+    for (size_t i = 0; i < places; i++)
+        if (objects[i].kind != OBJECT_FREE && objects[i].kind != OBJECT_GONE && objects[i].root == client->root)
+            drop(client, &objects[i]);
+    for (unsigned gpu = 0; gpu < ACCOUNT_GPUS; gpu++)
+        holdings_contexts(client, gpu, 0);
+    (void)close(client->file);
+    client->process->clients--;
+    memset(client, 0, sizeof *client);
+}
+
+int holdings_device(const struct client *client, uint32_t handle) {
+    const struct object *object = find(client->root, handle);
+    return object && object->kind == OBJECT_DEVICE ? (int)object->memory : -1;
+}
+
+/* Whether the process still has the file open, under whatever number. */
+static bool still_open(struct client *client) {
+    pid_t self = getpid(), pid = client->process->pid;
+    long same = syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, client->remote);
+    if (same == 0 || (same < 0 && errno != EBADF))
+        return true; /* or a kernel that can't tell */
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    cleanup_closedir DIR *folder = opendir(path);
+    if (!folder)
+        return true;
+    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        int fd = atoi(entry->d_name);
+        if (entry->d_name[0] == '.' || syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, fd) != 0)
+            continue;
+        client->remote = fd;
+        return true;
+    }
+    return false;
+}
+
+static void free_client(struct client *client) {
+    struct free_call call = {.root = client->root, .handle = client->root};
+    (void)driver_call(client->file, CALL_FREE, &call);
+    struct process *process = client->process;
+    client_remove(client);
+    if (!process->clients && !process_lives(process))
+        process_forget(process);
+}
+
+bool holdings_sweep(void) {
+    bool any = false;
+    for (size_t i = 0; i < CLIENTS; i++) {
+        struct client *client = &clients[i];
+        if (!client->root || (process_lives(client->process) && still_open(client)))
+            continue;
+        free_client(client);
+        any = true;
+    }
+    return any;
+}

@@ -1,0 +1,82 @@
+#include "reconcile.h"
+#include "driver.h"
+#include "holdings.h"
+#include "journal.h"
+#include "share.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Above the share by more than this part of it, for so many looks: what moves while it is looked at is no excess. */
+#define TOLERANCE 100
+#define LOOKS 3
+
+static unsigned looks_above[ACCOUNT_GPUS];
+
+static uint64_t figure(const struct pid_info *info) {
+    return info->result == STATUS_OK ? info->private + info->shared_owned : 0;
+}
+
+/* The process that got most beyond what was charged to it. */
+struct excess {
+    struct process *process;
+    uint64_t bytes, total; /* its own; the container's sum of the driver's figures */
+};
+
+static bool look(unsigned gpu, struct excess *excess) {
+    static struct pid_infos infos;
+    struct process *table = process_table();
+    size_t next = 0;
+    *excess = (struct excess){0};
+    while (next < PROCESSES) {
+        struct process *asked[PID_INFO_MOST];
+        memset(&infos, 0, sizeof infos);
+        for (; next < PROCESSES && infos.count < PID_INFO_MOST; next++)
+            if (table[next].pid && (table[next].clients || process_lives(&table[next]))) {
+                infos.list[infos.count].pid = (uint32_t)table[next].pid;
+                asked[infos.count++] = &table[next];
+            }
+        if (!infos.count)
+            break;
+        if (!driver_figures(gpu, &infos))
+            return false;
+        for (uint32_t i = 0; i < infos.count; i++) {
+            uint64_t got = figure(&infos.list[i]), charged = asked[i]->bytes[gpu];
+            excess->total += got;
+            if (got > charged && got - charged > excess->bytes) {
+                excess->bytes = got - charged;
+                excess->process = asked[i];
+            }
+        }
+    }
+    return true;
+}
+
+static void judge(unsigned gpu, const struct excess *excess) {
+    uint64_t share = share_limit(gpu), room = share / TOLERANCE;
+    bool above = share_used(gpu) > share + room && excess->process && excess->bytes > room;
+    looks_above[gpu] = above ? looks_above[gpu] + 1 : 0;
+    if (looks_above[gpu] < LOOKS)
+        return;
+    looks_above[gpu] = 0;
+    journal("process %d was ended: it took %llu bytes on GPU %u around the agent, which brought the container to %llu of "
+            "%llu",
+            (int)excess->process->pid, (unsigned long long)excess->bytes, gpu, (unsigned long long)share_used(gpu),
+            (unsigned long long)share);
+    (void)syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0);
+}
+
+void reconcile(const struct config *config) {
+    (void)holdings_sweep();
+    for (unsigned gpu = 0; gpu < config->gpus; gpu++) {
+        struct excess excess;
+        if (!look(gpu, &excess))
+            continue;
+        uint64_t charged = holdings_memory(gpu);
+        share_set_outside(gpu, excess.total > charged ? excess.total - charged : 0);
+        judge(gpu, &excess);
+    }
+    share_publish(true);
+}

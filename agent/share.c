@@ -1,0 +1,73 @@
+#include "share.h"
+#include "agent_page.h"
+#include "holdings.h"
+#include "managed.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct agent_page *page;
+static unsigned gpus;
+static uint64_t limits[ACCOUNT_GPUS], outside[ACCOUNT_GPUS];
+
+bool share_open(int folder, const struct config *config) {
+    int fd = openat(folder, "page", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    if (page == MAP_FAILED)
+        return false;
+    gpus = config->gpus;
+    for (unsigned gpu = 0; gpu < gpus; gpu++)
+        limits[gpu] = config->gpu[gpu].share;
+    share_publish(true);
+    atomic_store(&page->magic, AGENT_PAGE_MAGIC);
+    return true;
+}
+
+uint64_t share_used(unsigned gpu) {
+    return holdings_used(gpu) + outside[gpu] + managed_bytes(gpu);
+}
+
+uint64_t share_limit(unsigned gpu) {
+    return limits[gpu];
+}
+
+bool share_fits(unsigned gpu, uint64_t bytes) {
+    uint64_t used = share_used(gpu);
+    return used <= limits[gpu] && bytes <= limits[gpu] - used;
+}
+
+void share_set_limit(unsigned gpu, uint64_t bytes) {
+    limits[gpu] = bytes;
+}
+
+void share_set_outside(unsigned gpu, uint64_t bytes) {
+    outside[gpu] = bytes;
+}
+
+static void publish_processes(void) {
+    uint64_t count = 0;
+    const struct process *table = process_table();
+    atomic_fetch_add(&page->sequence, 1);
+    for (size_t i = 0; i < PROCESSES; i++)
+        for (unsigned gpu = 0; gpu < gpus; gpu++)
+            if (table[i].pid && table[i].bytes[gpu] && count < AGENT_PROCESSES) {
+                atomic_store_explicit(&page->process[count].pid, (uint32_t)table[i].inner, memory_order_relaxed);
+                atomic_store_explicit(&page->process[count].gpu, gpu, memory_order_relaxed);
+                atomic_store_explicit(&page->process[count++].bytes, table[i].bytes[gpu], memory_order_relaxed);
+            }
+    atomic_store(&page->process_count, count);
+    atomic_fetch_add(&page->sequence, 1);
+}
+
+void share_publish(bool processes) {
+    for (unsigned gpu = 0; gpu < gpus; gpu++) {
+        atomic_store(&page->gpu[gpu].share, limits[gpu]);
+        atomic_store(&page->gpu[gpu].used, share_used(gpu));
+    }
+    if (processes)
+        publish_processes();
+}

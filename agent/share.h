@@ -1,0 +1,28 @@
+/* The share, and what is held against it: what was charged, what the driver gave without being asked through us, and
+ * managed memory. Published in the page that is mounted into the container. */
+#ifndef RUNAI_AGENT_SHARE_H
+#define RUNAI_AGENT_SHARE_H
+
+#include "config.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Maps STATE/page and makes it the container's truth. */
+bool share_open(int folder, const struct config *config);
+
+/* Whether BYTES more fit on GPU now. */
+bool share_fits(unsigned gpu, uint64_t bytes);
+
+/* All that is held on GPU, bytes. */
+uint64_t share_used(unsigned gpu);
+uint64_t share_limit(unsigned gpu);
+void share_set_limit(unsigned gpu, uint64_t bytes);
+
+/* What the driver gave beyond what was charged. */
+void share_set_outside(unsigned gpu, uint64_t bytes);
+
+/* Brings the page up to date; with PROCESSES the list of processes too. */
+void share_publish(bool processes);
+
+#endif

@@ -20,6 +20,8 @@ from elftools.elf.sections import SymbolTableSection
 FOLDER = Path(__file__).parent
 TOP = FOLDER.parents[1]
 CACHE = TOP / "build/programs"
+ABI = TOP / "tests/simgpu/driver/common/abi.h"
+"""The driver's ioctls, for a program that makes them by hand."""
 TARGET = "x86_64-linux-gnu.2.17"
 FLAGS = ("-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
 LIBRARIES = {"cu": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}
@@ -36,7 +38,7 @@ def tools() -> tuple[str, str]:
 
 
 def program(name: str, *flags: str) -> Path:
-    """The path of the compiled tests/programs/NAME.c; compiled once for the same source, headers and flags.
+    """The path of the compiled tests/programs/NAME.c, or NAME/*.c; compiled once for the same source, headers and flags.
 
     With `-static` among the flags the program holds a musl libc and no driver library; with `-dynamic` it is for
     musl's loader.
@@ -47,28 +49,33 @@ def program(name: str, *flags: str) -> Path:
 @functools.cache
 def _program(name: str, flags: tuple[str, ...]) -> Path:
     zig, headers = tools()
-    source = FOLDER / f"{name}.c"
-    inputs = "\0".join([source.read_text(), Path(__file__).read_text(), zig, headers, *flags])
+    folder = FOLDER / name
+    sources = sorted(folder.glob("*.c")) if folder.is_dir() else [FOLDER / f"{name}.c"]
+    texts = [path.read_text() for path in (*sources, *sorted(folder.glob("*.h")), ABI, Path(__file__))]
+    inputs = "\0".join([*texts, zig, headers, *flags])
     made = CACHE / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     if made.exists():
         return made
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        compiled = _compile(source, Path(scratch), flags)
+        compiled = _compile(sources, Path(scratch), flags)
         compiled.rename(made)
     return made
 
 
-def _compile(source: Path, scratch: Path, flags: tuple[str, ...]) -> Path:
+def _compile(sources: list[Path], scratch: Path, flags: tuple[str, ...]) -> Path:
     _, headers = tools()
-    compiled, linked = scratch / "program.o", scratch / "program"
+    linked = scratch / "program"
     musl = not {"-static", "-dynamic"}.isdisjoint(flags)
     target = "x86_64-linux-musl" if musl else TARGET
-    _zig(target, *FLAGS, *flags, "-isystem", headers, "-c", source, "-o", compiled)
-    stubs = [] if "-static" in flags else [_stub(scratch, *library) for library in _needed(compiled).items()]
+    objects = []
+    for source in sources:
+        objects.append(scratch / f"{source.stem}.o")
+        _zig(target, *FLAGS, *flags, "-iquote", ABI.parent, "-isystem", headers, "-c", source, "-o", objects[-1])
+    stubs = [] if "-static" in flags else [_stub(scratch, *library) for library in _needed(objects).items()]
     # Lazy: a driver that lacks one function runs the programs that don't call it.
     kept = ["-Wl,--strip-debug"] if "-static" in flags else []  # as in CMakeLists.txt, so that zig has that C library
-    _zig(target, compiled, *stubs, *flags, *kept, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
+    _zig(target, *objects, *stubs, *flags, *kept, "-Wl,-z,lazy", "-ldl", "-lpthread", "-o", linked)
     return linked
 
 
@@ -81,11 +88,13 @@ def _zig(target: str, *args: str | Path) -> None:
         raise RuntimeError(f"zig cc {' '.join(map(str, args))}:\n{done.stderr}")
 
 
-def _needed(compiled: Path) -> dict[str, set[str]]:
-    """The driver's libraries that an object file needs, each with the functions that it asks for."""
-    symbols = ELFFile(io.BytesIO(compiled.read_bytes())).get_section_by_name(".symtab")
-    assert isinstance(symbols, SymbolTableSection)
-    undefined = {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
+def _needed(objects: list[Path]) -> dict[str, set[str]]:
+    """The driver's libraries that object files need, each with the functions that they ask for."""
+    undefined: set[str] = set()
+    for compiled in objects:
+        symbols = ELFFile(io.BytesIO(compiled.read_bytes())).get_section_by_name(".symtab")
+        assert isinstance(symbols, SymbolTableSection)
+        undefined |= {symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] == "SHN_UNDEF"}
     needed = {soname: {name for name in undefined if name.startswith(prefix)} for prefix, soname in LIBRARIES.items()}
     return {soname: names for soname, names in needed.items() if names}
 

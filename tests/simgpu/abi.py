@@ -75,10 +75,12 @@ VID_HEAP_ALLOC_SIZE: Final = 2
 VID_HEAP_STATUS: Final = 20
 VID_HEAP_HANDLE: Final = 44
 VID_HEAP_BYTES: Final = 88
+"""In: what is asked for; out: what was given."""
 
 MEMORY_PARAMS: Final = 128
-"""NV_MEMORY_ALLOCATION_PARAMS since 545, of which only the size is read here."""
+"""NV_MEMORY_ALLOCATION_PARAMS since 545, of which only the size is read and written here."""
 MEMORY_PARAMS_BYTES: Final = 64
+"""In: what is asked for; out: what was given."""
 
 U32: Final = Struct("<I")
 U64: Final = Struct("<Q")
@@ -90,6 +92,10 @@ CLASS_DEVICE: Final = 0x80
 CLASS_SUBDEVICE: Final = 0x2080
 CLASS_MEMORY_SYSTEM: Final = 0x3E
 CLASS_MEMORY_LOCAL_USER: Final = 0x40
+CLASS_OS_DESCRIPTOR: Final = 0x71
+"""NV01_MEMORY_SYSTEM_OS_DESCRIPTOR: pages of whoever makes the ioctl."""
+CLASS_MEMORY_LOCAL_PHYSICAL: Final = 0xC2
+"""NV01_MEMORY_LOCAL_PHYSICAL: the framebuffer as it is, whoever's data lies there."""
 CLASS_CONTEXT: Final = 0x9067
 CLASS_CHANNEL_GROUP: Final = 0xA06C
 
@@ -104,10 +110,39 @@ ERR_INVALID_CLIENT: Final = 0x23
 ERR_INVALID_COMMAND: Final = 0x24
 ERR_INVALID_DEVICE: Final = 0x26
 ERR_INVALID_FUNCTION: Final = 0x2A
+ERR_INVALID_OBJECT_HANDLE: Final = 0x33
 ERR_INVALID_PARENT: Final = 0x36
 ERR_INVALID_PARAM_STRUCT: Final = 0x3A
 ERR_NO_MEMORY: Final = 0x51
 ERR_NOT_FOUND: Final = 0x57
+
+# Control commands of the driver, and their parameters (ctrl0000gpu.h, ctrl2080gpu.h, ctrl2080fb.h).
+CTRL_GPU_GET_UUID_INFO: Final = 0x274
+"""NV0000_CTRL_CMD_GPU_GET_UUID_INFO, of a client."""
+CTRL_GPU_GET_PIDS: Final = 0x2080018D
+"""NV2080_CTRL_CMD_GPU_GET_PIDS, of a subdevice as the two below."""
+CTRL_GPU_GET_PID_INFO: Final = 0x2080018E
+CTRL_FB_GET_INFO_V2: Final = 0x20801303
+
+UUID_INFO: Final = Struct("<256sIIII")
+"""gpuUuid, flags (0: it is text); out: gpuId, deviceInstance, subdeviceInstance."""
+PIDS_MAX: Final = 950
+PIDS: Final = Struct(f"<III{PIDS_MAX}I")
+"""idType (0: a class), id (the class); out: count, the pids as the caller sees them."""
+PIDS_OF_CLASS: Final = 0
+PID_INFO_MAX: Final = 200
+PID_INFO: Final = Struct("<III4xQQQ32x")
+"""pid, index (0: video memory); out: result, memPrivate, memSharedOwned, memSharedDuped (bytes), and more."""
+PID_INFO_FIRST: Final = 8
+"""A count (u32) stands before the entries."""
+PID_INFO_PARAMS: Final = PID_INFO_FIRST + PID_INFO_MAX * PID_INFO.size
+PID_INFO_VIDEO_MEMORY: Final = 0
+FB_INFO_MAX: Final = 128
+FB_INFO: Final = Struct("<II")
+"""index, data (KiB where it is a size); a count (u32) stands before the entries."""
+FB_INFO_PARAMS: Final = 4 + FB_INFO_MAX * FB_INFO.size
+FB_RAM_SIZE: Final = 0x07
+FB_HEAP_FREE: Final = 0x16
 
 # The simulator's own control commands.
 SIM_CTRL_SYSTEM: Final = 0x51AD0001

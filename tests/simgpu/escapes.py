@@ -7,39 +7,17 @@ ioctl itself fails only for a request that the driver doesn't know (EINVAL) or m
 from __future__ import annotations
 
 import errno
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from . import abi
-from .config import CUDA_VERSION
-from .processes import Process, pid_seen_by
-from .resman import File, ResourceManager, RmError
+from .call import Call
+from .controls import Controls
+from .resman import File, ResourceManager, RmError, rounded
 
 CONTROL_PARAMS_MAX = 1 << 20
 """The driver takes no more parameters than this (its own bound is of that order)."""
-
-
-class Memory(Protocol):
-    """The caller's address space."""
-
-    def read(self, address: int, size: int) -> bytearray:
-        """Copy from there, or raise OSError."""
-
-    def write(self, address: int, data: bytearray) -> None:
-        """Copy there, or raise OSError."""
-
-
-class Call:
-    """One ioctl: the file it is made on, a copy of its message, and its caller."""
-
-    def __init__(self, file: File, message: bytearray, memory: Memory, caller: Callable[[], Process]) -> None:
-        self.file = file
-        self.message = message
-        self.memory = memory
-        self.caller = caller
 
 
 class Escapes:
@@ -70,13 +48,7 @@ class Escapes:
             abi.UVM_FREE: (abi.SIM_UVM_MAP.size, self._uvm_free),
             abi.SIM_UVM_MANAGED: (abi.SIM_UVM_MAP.size, self._uvm_managed),
         }
-        self._controls: dict[int, Callable[[Call, bytearray], None]] = {
-            abi.SIM_CTRL_SYSTEM: self._system,
-            abi.SIM_CTRL_GPU: self._gpu,
-            abi.SIM_CTRL_PROCESSES: self._processes,
-            abi.SIM_CTRL_EXPORT: self._export,
-            abi.SIM_CTRL_IMPORT: self._import,
-        }
+        self._controls = Controls(manager)
 
     def message_size(self, file: File, request: int) -> int:
         """How long the message of a (masked) request is. Raises OSError(EINVAL) for one that isn't known."""
@@ -109,17 +81,35 @@ class Escapes:
     def _make(self, call: Call, root: int, parent: int, handle: int, cls: int, params: int) -> None:
         if cls in (abi.CLASS_ROOT, abi.CLASS_ROOT_CLIENT):
             handle = self.manager.new_client(call.file, handle, call.caller())
+        elif cls in (abi.CLASS_MEMORY_LOCAL_USER, abi.CLASS_MEMORY_LOCAL_PHYSICAL):
+            handle = self._make_memory(call, root, parent, handle, cls, params)
         else:
+            if cls == abi.CLASS_OS_DESCRIPTOR and not call.by_administrator():
+                raise RmError(abi.ERR_PERMISSIONS)
             argument = 0
-            if cls == abi.CLASS_MEMORY_LOCAL_USER:
-                (argument,) = abi.U64.unpack_from(call.memory.read(params, abi.MEMORY_PARAMS), abi.MEMORY_PARAMS_BYTES)
-                if argument == 0:
-                    raise RmError(abi.ERR_INVALID_ARGUMENT)
-                self.counts["class 0x40"] += 1
-            elif cls == abi.CLASS_DEVICE and params:
+            if cls == abi.CLASS_DEVICE and params:
                 (argument,) = abi.U32.unpack(call.memory.read(params, abi.U32.size))
             handle = self.manager.new_object(call.file, root, parent, handle, cls, argument)
         abi.U32.pack_into(call.message, abi.ALLOC_NEW_HANDLE, handle)
+
+    def _make_memory(self, call: Call, root: int, parent: int, handle: int, cls: int, address: int) -> int:
+        """Device memory. (Here the physical class has the parameters of the other, and takes as much.)"""
+        # The class's size, whatever paramsSize says.
+        params = call.memory.read(address, abi.MEMORY_PARAMS)
+        (size,) = abi.U64.unpack_from(params, abi.MEMORY_PARAMS_BYTES)
+        if size == 0:
+            raise RmError(abi.ERR_INVALID_ARGUMENT)
+        if cls == abi.CLASS_MEMORY_LOCAL_PHYSICAL and not call.by_administrator():
+            raise RmError(abi.ERR_PERMISSIONS)
+        self.counts[f"class {cls:#x}"] += 1
+        handle = self.manager.new_object(call.file, root, parent, handle, cls, size)
+        abi.U64.pack_into(params, abi.MEMORY_PARAMS_BYTES, rounded(size))
+        try:
+            call.memory.write(address, params)
+        except OSError:
+            self.manager.free(call.file, root, handle)
+            raise
+        return handle
 
     def _alloc_memory(self, call: Call) -> None:
         root, parent, handle, cls, _, _, limit, _, _ = abi.ALLOC_MEMORY.unpack(call.message)
@@ -139,6 +129,7 @@ class Escapes:
             cls = abi.CLASS_MEMORY_LOCAL_USER
             handle = self.manager.new_object(call.file, root, parent, handle, cls, size)
             abi.U32.pack_into(call.message, abi.VID_HEAP_HANDLE, handle)
+            abi.U64.pack_into(call.message, abi.VID_HEAP_BYTES, rounded(size))
 
     def _free(self, call: Call) -> None:
         root, _, handle, _ = abi.FREE.unpack(call.message)
@@ -156,7 +147,7 @@ class Escapes:
         inner = abi.request(number & 0xFF, size)
         if inner not in self._calls or number == abi.ESC_XFER_CMD:
             raise OSError(errno.EINVAL, f"no such carried request: {inner:#x}")
-        carried = Call(call.file, call.memory.read(address, size), call.memory, call.caller)
+        carried = Call(call.file, call.memory.read(address, size), call.memory, call.caller, call.thread)
         self.run(inner, carried)
         call.memory.write(address, carried.message)
 
@@ -179,53 +170,13 @@ class Escapes:
             self.manager.unmap(call.file, base)
 
     def _control(self, call: Call) -> None:
-        _, _, command, _, address, size, _ = abi.CONTROL.unpack(call.message)
+        root, handle, command, _, address, size, _ = abi.CONTROL.unpack(call.message)
         with _status(call.message, abi.CONTROL_STATUS):
-            control = self._controls.get(command)
-            if control is None:
-                raise RmError(abi.ERR_INVALID_COMMAND)
             if size > CONTROL_PARAMS_MAX:
                 raise RmError(abi.ERR_INVALID_PARAM_STRUCT)
             params = call.memory.read(address, size)
-            try:
-                control(call, params)
-            except struct.error:
-                raise RmError(abi.ERR_INVALID_PARAM_STRUCT) from None
+            self._controls.run(call, root, handle, command, params)
             call.memory.write(address, params)
-
-    def _system(self, call: Call, params: bytearray) -> None:
-        version = self.manager.host.driver_version.encode()
-        abi.SIM_SYSTEM.pack_into(params, 0, version, len(self.manager.gpus), CUDA_VERSION)
-
-    def _gpu(self, call: Call, params: bytearray) -> None:
-        gpu = self.manager.gpu(abi.U32.unpack_from(params)[0])
-        config, model = gpu.config, gpu.config.model
-        abi.SIM_GPU.pack_into(
-            params, 0, config.index, config.index, 0, config.bus, 0, model.architecture, *model.capability,
-            model.brand, model.watts, model.fan_percent, model.ecc, config.name.encode(), config.uuid.encode(),
-            config.total, config.reserved, gpu.used, config.context, gpu.unlisted_of_context,
-        )  # fmt: skip
-
-    def _processes(self, call: Call, params: bytearray) -> None:
-        index, capacity = abi.SIM_PROCESSES.unpack_from(params)
-        gpu, caller = self.manager.gpu(index), call.caller()
-        seen = [
-            (pid, gpu.listed[owner])
-            for owner in gpu.owners()
-            if isinstance(owner, Process) and (pid := pid_seen_by(owner, caller)) is not None
-        ]
-        abi.SIM_PROCESSES.pack_into(params, 0, index, len(seen))
-        for place, (pid, size) in enumerate(seen[:capacity]):
-            abi.SIM_PROCESS.pack_into(params, abi.SIM_PROCESSES.size + place * abi.SIM_PROCESS.size, pid, size)
-
-    def _export(self, call: Call, params: bytearray) -> None:
-        root, handle, _, _ = abi.SIM_SHARE.unpack_from(params)
-        self.manager.export(call.file, (root, handle), call.caller())
-
-    def _import(self, call: Call, params: bytearray) -> None:
-        root, parent, handle, _ = abi.SIM_SHARE.unpack_from(params)
-        handle, memory = self.manager.import_(call.file, (root, parent, handle), call.caller())
-        abi.SIM_SHARE.pack_into(params, 0, root, memory.gpu.config.index, handle, memory.size // abi.GRANULE)
 
 
 @contextmanager

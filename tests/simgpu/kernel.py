@@ -20,9 +20,10 @@ from typing import Any
 import mfusepy
 
 from . import abi
+from .call import Call
 from .caller_memory import CallerMemory
 from .config import HostConfig
-from .escapes import Call, Escapes
+from .escapes import Escapes
 from .processes import Process, process_of
 from .resman import File, ResourceManager
 
@@ -101,7 +102,7 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
             # A uvm request is a bare number: FUSE knows no size for its message.
             brought, taken = (request >> 16 == size and cmd & bit for bit in (DIRECTION_IN, DIRECTION_OUT))
             message = bytearray(ctypes.string_at(data, size)) if brought else memory.read(arg or 0, size)
-            self.escapes.run(request, Call(file, message, memory, lambda: process_of(thread)))
+            self.escapes.run(request, Call(file, message, memory, lambda: process_of(thread), thread))
             if taken:
                 ctypes.memmove(data, bytes(message), size)
             else:

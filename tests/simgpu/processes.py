@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 NS_GET_PARENT = 0xB702
 """ioctl(2) of a namespace's file: a descriptor of the namespace above (ioctl_ns(2))."""
+CAP_SYS_ADMIN = 21
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ def process_of(thread: int) -> Process:
     """The process of a thread id. FUSE names the thread that called, not its process."""
     pid = int(_status(thread)["Tgid"])
     return Process(pid, _start_time(pid))
+
+
+def is_administrator(thread: int) -> bool:
+    """Has a thread CAP_SYS_ADMIN as the kernel's capable() asks for it: in a user namespace nobody has."""
+    if os.stat(f"/proc/{thread}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino:
+        return False
+    return bool(int(_status(thread)["CapEff"], 16) >> CAP_SYS_ADMIN & 1)
 
 
 def pid_seen_by(process: Process, caller: Process) -> int | None:

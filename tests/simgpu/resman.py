@@ -29,6 +29,11 @@ class RmError(Exception):
         self.status = status
 
 
+def rounded(size: int) -> int:
+    """The bytes that the device gives for an allocation of so many."""
+    return -(-size // abi.GRANULE) * abi.GRANULE
+
+
 class Gpu:
     """One GPU's physical memory, in bytes."""
 
@@ -66,7 +71,7 @@ class Gpu:
 
     def take(self, size: int, owner: Hashable, *, listed: bool = True) -> Memory:
         """Take `size` bytes, rounded up to granules, for `owner`. Raises RmError where there isn't as much."""
-        size = -(-size // abi.GRANULE) * abi.GRANULE
+        size = rounded(size)
         if self.used + size > self.capacity:
             raise RmError(abi.ERR_NO_MEMORY)
         self.used += size
@@ -189,6 +194,23 @@ class ResourceManager:
             raise RmError(abi.ERR_INVALID_CLIENT)
         return client
 
+    def object(self, file: File, root: int, handle: int) -> Object:
+        """What a handle of a client stands for; the client's own is the client."""
+        client = self.client(file, root)
+        found = client if handle == root else client.objects.get(handle)
+        if found is None:
+            raise RmError(abi.ERR_INVALID_OBJECT_HANDLE)
+        return found
+
+    def owners_with(self, gpu: Gpu, cls: int) -> list[Hashable]:
+        """Who has an object of that class on that GPU, each once."""
+        has = (
+            client.owner
+            for _, client in self._clients.values()
+            if any(item.cls == cls and item.gpu is gpu for item in client.objects.values())
+        )
+        return list(dict.fromkeys(has))
+
     def new_object(self, file: File, root: int, parent: int, handle: int, cls: int, argument: int) -> int:
         """Make an object. `argument` is the size of a memory class, the device's number of a device."""
         client = self.client(file, root)
@@ -196,7 +218,7 @@ class ResourceManager:
         gpu, memory = above.gpu, None
         if cls == abi.CLASS_DEVICE:
             gpu = self.gpu(argument)
-        elif cls == abi.CLASS_MEMORY_LOCAL_USER:
+        elif cls in (abi.CLASS_MEMORY_LOCAL_USER, abi.CLASS_MEMORY_LOCAL_PHYSICAL):
             memory = self._on(gpu).take(argument, client.owner)
         elif cls == abi.CLASS_CONTEXT:
             gpu = self._on(gpu)

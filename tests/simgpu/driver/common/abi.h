@@ -4,13 +4,18 @@
 #ifndef SIMGPU_ABI_H
 #define SIMGPU_ABI_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define GRANULE 0x200000
 
+#define ESC_ALLOC_MEMORY 0x27
 #define ESC_FREE 0x29
 #define ESC_CONTROL 0x2A
 #define ESC_ALLOC 0x2B
+#define ESC_DUP_OBJECT 0x34
+#define ESC_VID_HEAP_CONTROL 0x4A
+#define ESC_XFER_CMD 0xD3
 #define UVM_INITIALIZE 0x30000001
 #define UVM_FREE 0x22
 #define SIM_UVM_MANAGED 0xF0
@@ -18,10 +23,15 @@
 #define CLASS_ROOT_CLIENT 0x41
 #define CLASS_DEVICE 0x80
 #define CLASS_SUBDEVICE 0x2080
+#define CLASS_MEMORY_SYSTEM 0x3E
 #define CLASS_MEMORY_LOCAL_USER 0x40
+#define CLASS_OS_DESCRIPTOR 0x71
+#define CLASS_MEMORY_LOCAL_PHYSICAL 0xC2
 #define CLASS_CONTEXT 0x9067
 
 #define ERR_NO_MEMORY 0x51
+
+#define VID_HEAP_ALLOC_SIZE 2
 
 #define SIM_CTRL_SYSTEM 0x51AD0001
 #define SIM_CTRL_GPU 0x51AD0002
@@ -33,6 +43,41 @@ struct rm_alloc {
     uint32_t root, parent, handle, cls;
     uint64_t params, rights;
     uint32_t params_size, flags, status, pad;
+};
+
+/* The older form of rm_alloc. */
+struct rm_alloc_old {
+    uint32_t root, parent, handle, cls;
+    uint64_t params;
+    uint32_t params_size, status;
+};
+
+struct rm_alloc_memory {
+    uint32_t root, parent, handle, cls, flags, pad;
+    uint64_t memory, limit;
+    uint32_t status, pad2;
+    int32_t fd;
+    uint32_t pad3;
+};
+
+/* NVOS32 as its ALLOC_SIZE function has it. */
+struct rm_vid_heap {
+    uint32_t root, parent, function, va_space;
+    uint32_t heap_number, status;
+    uint64_t total, free;
+    uint32_t owner, memory;
+    uint8_t kind[40];
+    uint64_t size;
+    uint8_t after[88];
+};
+
+struct rm_dup {
+    uint32_t client, parent, handle, client_source, source, flags, status;
+};
+
+struct rm_xfer {
+    uint32_t command, size;
+    uint64_t message;
 };
 
 struct rm_free {
@@ -83,6 +128,13 @@ struct sim_uvm {
 };
 
 _Static_assert(sizeof(struct rm_alloc) == 48, "NVOS64");
+_Static_assert(sizeof(struct rm_alloc_old) == 32, "NVOS21");
+_Static_assert(sizeof(struct rm_alloc_memory) == 56, "NVOS02 with a descriptor");
+_Static_assert(sizeof(struct rm_vid_heap) == 184, "NVOS32");
+_Static_assert(offsetof(struct rm_vid_heap, status) == 20 && offsetof(struct rm_vid_heap, memory) == 44, "NVOS32");
+_Static_assert(offsetof(struct rm_vid_heap, size) == 88, "NVOS32");
+_Static_assert(sizeof(struct rm_dup) == 28, "NVOS55");
+_Static_assert(sizeof(struct rm_xfer) == 16, "nv_ioctl_xfer_t");
 _Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_memory_params) == 128, "NV_MEMORY_ALLOCATION_PARAMS");

@@ -1,0 +1,133 @@
+/* Memory that outlives the process or the object that it was asked for with. */
+#include "rawgpu.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+static uint64_t take(const struct gpu *gpu, uint64_t size)
+{
+    uint32_t handle;
+    struct result result = alloc_memory(gpu, &size, &handle);
+    if (refused(result)) {
+        printf("0 bytes, ");
+        print_result(result);
+        exit(0);
+    }
+    return size;
+}
+
+/* Say it once the parent is gone, then hold until the input ends. */
+static void hold_as_orphan(pid_t parent, uint64_t bytes)
+{
+    while (getppid() == parent)
+        usleep(1000);
+    printf("%d holds %llu bytes\n", (int)getpid(), (unsigned long long)bytes);
+    fflush(stdout);
+    wait_for_input();
+    _exit(0);
+}
+
+/* A child keeps the file, and the parent dies. */
+static void forkhold(char **arguments)
+{
+    struct gpu gpu = open_gpu();
+    uint64_t bytes = take(&gpu, number(arguments[0]) * MIB);
+    pid_t parent = getpid(), child = fork();
+    if (child < 0)
+        die("fork");
+    if (child == 0)
+        hold_as_orphan(parent, bytes);
+    _exit(0);
+}
+
+static void send_file(int to, int fd, uint64_t bytes)
+{
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec data = {&bytes, sizeof bytes};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+    };
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    if (sendmsg(to, &message, 0) < 0)
+        die("sendmsg");
+}
+
+static uint64_t receive_file(int from)
+{
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    uint64_t bytes;
+    struct iovec data = {&bytes, sizeof bytes};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+    };
+    if (recvmsg(from, &message, 0) != sizeof bytes || !CMSG_FIRSTHDR(&message))
+        exit(0); /* the parent was refused, and has said so */
+    return bytes;
+}
+
+/* A process that never opened the device gets the file, and who took the memory dies. */
+static void passfd(char **arguments)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0)
+        die("socketpair");
+    pid_t parent = getpid(), child = fork();
+    if (child < 0)
+        die("fork");
+    if (child == 0) {
+        close(ends[0]);
+        hold_as_orphan(parent, receive_file(ends[1]));
+    }
+    close(ends[1]);
+    struct gpu gpu = open_gpu();
+    uint64_t bytes = take(&gpu, number(arguments[0]) * MIB);
+    send_file(ends[0], gpu.fd, bytes);
+    _exit(0);
+}
+
+/* A second client holds a duplicate of what the first one frees; and again, until refused. */
+static void duphold(char **arguments)
+{
+    struct gpu first = open_gpu(), second = open_gpu();
+    uint64_t count = 0, bytes = 0;
+    struct result result;
+    for (;;) {
+        uint64_t size = number(arguments[0]) * MIB;
+        uint32_t handle;
+        result = alloc_memory(&first, &size, &handle);
+        if (refused(result))
+            break;
+        struct rm_dup message = {
+            .client = second.client, .parent = second.device, .client_source = first.client, .source = handle,
+        };
+        result = call(second.fd, ESC_DUP_OBJECT, &message, sizeof message, &message.status);
+        if (refused(result))
+            break;
+        result = free_object(&first, handle);
+        if (refused(result))
+            break;
+        count++;
+        bytes += size;
+    }
+    printf("%llu duplicates, %llu bytes, ", (unsigned long long)count, (unsigned long long)bytes);
+    print_result(result);
+}
+
+const struct subcommand sharing_commands[] = {
+    {"forkhold", "MIB", 1, forkhold},
+    {"passfd", "MIB", 1, passfd},
+    {"duphold", "MIB", 1, duphold},
+    {0},
+};

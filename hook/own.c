@@ -77,6 +77,18 @@ static void add_account(int own) {
     mount_set(folder, MOUNT_ATTR_RDONLY, RUNAI_DIR "/account");
 }
 
+/* What the agent counts. The agent writes it, and nobody in the container can; without an agent there is none. */
+static void add_agent_page(int own, const char *state) {
+    char page[PATH_MAX];
+    if (snprintf(page, sizeof page, "%s/page", state) >= (int)sizeof page)
+        fail("the agent's page can't be mounted, the path of the state directory is too long; choose a shorter one");
+    struct stat facts;
+    if (lstat(page, &facts) == 0)
+        bind_file(own, "page", page, READ_ONLY | MOUNT_ATTR_NOEXEC);
+    else if (errno != ENOENT)
+        fail("%s can't be looked at, %s; look at the state directory", page, why(errno));
+}
+
 int own_open(struct rootfs *rootfs, const char *state) {
     char limits[PATH_MAX];
     if (snprintf(limits, sizeof limits, "%s/limits", state) >= (int)sizeof limits)
@@ -86,6 +98,7 @@ int own_open(struct rootfs *rootfs, const char *state) {
     int own = mount_tmpfs(BYTES, INODES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     mount_attach(own, target, RUNAI_DIR);
     bind_file(own, "limits", limits, READ_ONLY | MOUNT_ATTR_NOEXEC);
+    add_agent_page(own, state);
     add_account(own);
     cleanup_close int real = make_folder(own, "real");
     return own;

@@ -20,7 +20,8 @@
 
 /* The journal first, whose work is done; the grant last, since the ledger counts it. */
 static const char *const FILES[] = {
-    "made", "pid.new", "pid", "cgroup.new", "cgroup", "log", "limits", "plan", "grant.json",
+    "made", "pid.new", "pid", "cgroup.new", "cgroup", "log", "agent", "control", "agent.log", "agent.conf", "page",
+    "limits", "plan", "grant.json",
 };
 
 static int open_parent(int rootfs, char *path, const char **leaf) {

@@ -9,10 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from runai_runtime.agent import refuse_unable
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import check, read_host
-from runai_runtime.inventory import forget_cache, scan_in_child
-from runai_runtime.plan import OURS
+from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
+from runai_runtime.plan import OURS, need
 from runai_runtime.verify import refuse_faults
 
 PACKAGE = Path(__file__).resolve().parent
@@ -67,6 +68,11 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
+    if host.enforcement == "agent":
+        inventory = read_inventory(host)
+        need(host.agent)
+        for runtime in behind.values() or [host.runtime]:
+            refuse_unable(host, inventory, runtime)
     folder = second_stage(behind, values, config_path, program_path)
     write(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
 

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any
 
+    from runai_runtime.agent import Agent
+
 VERSION = 1
 
 MIB = 1 << 20
@@ -137,6 +139,8 @@ def write_grant(
     libcuda: dict[str, str],
     log: str = "",
     owner: tuple[int, int] | None = None,
+    enforcement: dict[str, str] | None = None,
+    agent: Agent | None = None,
 ) -> str:
     """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
 
@@ -144,6 +148,8 @@ def write_grant(
 
     LOG is the runtime's log file, absolute, if it has one; OWNER the host's user and group that are root in the
     container's user namespace: the createContainer hook, which runs there, has to write one file.
+
+    ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -156,6 +162,7 @@ def write_grant(
         "creator": {"pid": os.getpid(), "start": start_time(os.getpid())},
         "gpus": [describe(share) for share in shares],
         "libcuda": libcuda,
+        "enforcement": enforcement or {},
     }
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)
@@ -171,6 +178,8 @@ def write_grant(
             write(unfinished, "made", "")
             os.chown(os.path.join(unfinished, "made"), *owner)
             os.chmod(os.path.join(unfinished, "made"), 0o600)
+        if agent:
+            agent.put(unfinished, owner)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
         os.rename(unfinished, path)
     except BaseException as error:
@@ -198,7 +207,10 @@ def write(folder: str, name: str, text: str) -> None:
 
 
 KEPT = frozenset({"host.json", "libvgpu"})  # what else lies in STATE
-FILES = ("grant.json", "plan", "limits", "pid", "cgroup", "log", "made")
+FILES = (
+    *("grant.json", "plan", "limits", "pid", "cgroup", "log", "made"),
+    *("agent.conf", "agent", "control", "page", "agent.log"),
+)
 
 
 def remove_grant(path: str) -> None:

@@ -17,17 +17,23 @@ DEFAULT_PATH = "/etc/runai-runtime/config.json"
 class Host:
     """A configuration file, read. Paths are absolute."""
 
-    __slots__ = ("allow_sys_admin", "devices", "driver", "fitted", "hook", "libvgpu", "path", "runtime", "state")
+    __slots__ = (
+        *("agent", "allow_sys_admin", "devices", "driver", "enforcement", "fitted", "hook", "libvgpu", "path"),
+        *("runtime", "runtimes", "state"),
+    )
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
         self.path = path
         self.runtime: str = values["runtime"]
+        self.runtimes: list[str] = [self.runtime, *values.get("behind_nvidia", [])]
         self.hook: str = values["hook"]
         self.libvgpu: str = values["libvgpu"]  # folder
         self.state: str = values.get("state", "/run/runai")
         self.fitted: str = values.get("fitted", os.path.join(self.state, "libvgpu"))
         self.driver: dict[str, Any] = values.get("driver", {})
         self.allow_sys_admin: bool = values.get("allow_sys_admin", False)
+        self.enforcement: str = values.get("enforcement", "interposer")
+        self.agent: str = values.get("agent", os.path.join(os.path.dirname(self.hook), "runai-agent"))
         self.devices: str = self.driver.get("devices", "/dev")
 
 
@@ -41,12 +47,14 @@ def check(values: object) -> str:
     for key in ("runtime", "hook", "libvgpu"):
         if key not in values:
             return f'it has no "{key}"'
-    for key in ("runtime", "hook", "libvgpu", "state", "fitted"):
+    for key in ("runtime", "hook", "libvgpu", "state", "fitted", "agent"):
         value = values.get(key, "/")
         if not isinstance(value, str) or not os.path.isabs(value) or set(value) & {"\t", "\n"}:
             return f'its "{key}" is not an absolute path'
     if not isinstance(values.get("allow_sys_admin", False), bool):
         return 'its "allow_sys_admin" is neither true nor false'
+    if values.get("enforcement", "interposer") not in ("interposer", "agent"):
+        return 'its "enforcement" is neither "interposer" nor "agent"'
     behind = values.get("behind_nvidia", [])
     if not are_texts(behind) or not all(map(os.path.isabs, behind)):
         return 'its "behind_nvidia" is not a list of absolute paths'

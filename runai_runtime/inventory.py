@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any
 
-VERSION = 2
+VERSION = 3
 
 
 class Gpu:
@@ -48,9 +48,12 @@ class File:
 
 
 class Inventory:
-    """The host's GPUs, the driver's files, and our libraries as fitted to that driver (paths by SONAME)."""
+    """The host's GPUs, the driver's files, and our libraries as fitted to that driver (paths by SONAME).
 
-    __slots__ = ("driver", "gpus", "libraries", "ours", "programs")
+    agent: for each low-level runtime that was looked at, why a container of it can't have an agent; "" where it can.
+    """
+
+    __slots__ = ("agent", "driver", "gpus", "libraries", "ours", "programs")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.driver: str = values["driver"]
@@ -58,6 +61,7 @@ class Inventory:
         self.libraries = [File(file) for file in values["libraries"]]
         self.programs = [File(file) for file in values["programs"]]
         self.ours: dict[str, str] = values["ours"]
+        self.agent: dict[str, str] = values.get("agent", {})
 
 
 def cache_path(host: Host) -> str:
@@ -106,7 +110,7 @@ def read_cache(host: Host) -> Inventory | None:
             values = json.loads(file.read())
         if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
             return None
-        if (values["libvgpu"], values["fitted"]) != (host.libvgpu, host.fitted):
+        if (values["libvgpu"], values["fitted"], values["runtimes"]) != (host.libvgpu, host.fitted, host.runtimes):
             return None
         if any(stamp(path) != seen for path, seen in values["stamps"].items()):
             return None

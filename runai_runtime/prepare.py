@@ -23,9 +23,13 @@ from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runai_runtime.agent import Agent
+    from runai_runtime.grant import Share
     from runai_runtime.spec import Spec
 
 LARGEST_CONFIG = 64 << 20
+
+NO_AGENT = 'the configuration has no "enforcement": "agent"'
 
 
 def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runtime: str) -> None:
@@ -48,8 +52,9 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
     image = image_driver(host, inventory, spec, rootfs, search)
     search += specs.mounted_beside(spec, OURS.values())
+    agent = agent_of(host, inventory, runtime, shares, folder)
     plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
-    for edit in (RemoveGuards(), *plan.edits):
+    for edit in (RemoveGuards(), *plan.edits, *(agent.edits() if agent else ())):
         edit.apply(spec)
     owner = owner_of_root(spec)
     if owner:
@@ -59,12 +64,29 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     root = line.root or grants.default_root(runtime)
     log = os.path.abspath(line.log) if line.log else ""
     libcuda = describe(image, inventory)
-    grants.write_grant(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner)
+    enforcement = {"by": "agent"} if agent else {"by": "interposer", "why": NO_AGENT}
+    grants.write_grant(
+        *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
+    )
+    started = 0
     try:
+        started = agent.start() if agent else 0
         replace(path, json.dumps(spec).encode())
     except BaseException:
+        if agent:
+            agent.end(started)
         grants.remove_grant(folder)
         raise
+
+
+def agent_of(host: Host, inventory: Inventory, runtime: str, shares: list[Share], folder: str) -> Agent | None:
+    """The agent that is going to keep the share, if the configuration wants one. Raises RefusalError where none can."""
+    if host.enforcement != "agent":
+        return None
+    from runai_runtime.agent import Agent, refuse_unable
+
+    refuse_unable(host, inventory, runtime)
+    return Agent(host, inventory, shares, folder)
 
 
 def guard(line: CommandLine, configuration: str, path: str, text: bytes, folder: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pynvml
 
+from runai_runtime.able import agent_faults
+from runai_runtime.configure import runtimes_behind
 from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
@@ -105,19 +107,29 @@ def scan(host: Host) -> dict[str, Any]:
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
     driver, gpus = ask_nvml(nvml)
     contexts = measure_contexts(cuda)
+    agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
         "circumstances": circumstances(),
         "for": host.driver,
         "libvgpu": host.libvgpu,
         "fitted": host.fitted,
-        "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values())},
+        "runtimes": host.runtimes,
+        "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values(), *agent)},
         "ours": ours,
+        "agent": agent,
         "driver": driver,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
         "libraries": list(libraries(folders, driver)),
         "programs": list(programs(host.driver.get("programs", PROGRAM_FOLDERS))),
     }
+
+
+def low_level(host: Host) -> list[str]:
+    """The runtimes that may make containers: the configured one, or those behind NVIDIA's."""
+    runtime, *behind = host.runtimes
+    values = {"runtime": runtime} | ({"behind_nvidia": behind} if behind else {})
+    return list(runtimes_behind(values).values()) or [runtime]
 
 
 def library_folders(host: Host) -> list[str]:

@@ -1,0 +1,185 @@
+"""The agent of a container: whether this host can have one, what it is told, and its start.
+
+The sockets are made here and handed over, so nobody waits for the agent: the runtime's first connection waits in the
+socket's queue.
+"""
+
+from __future__ import annotations
+
+import _socket  # without what socket adds, which takes 2 ms
+import errno
+import fcntl
+import os
+
+from runai_runtime.edits import child
+from runai_runtime.errors import RefusalError, reason
+from runai_runtime.grant import start_time, write
+from runai_runtime.plan import need
+from runai_runtime.seccomp import HoldAtDriver
+from runai_runtime.spec import entries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from typing import Any
+
+    from runai_runtime.edits import Edit
+    from runai_runtime.grant import Share
+    from runai_runtime.host import Host
+    from runai_runtime.inventory import Inventory
+    from runai_runtime.spec import Spec
+
+LONGEST_SOCKET = 107  # bytes of a path (unix(7))
+PAGE_BYTES = 65536
+BACKLOG = 64  # the container's own listener, and one for each docker exec that starts at once
+
+# Bytes of NV_MEMORY_ALLOCATION_PARAMS since a branch of the driver, latest first (NVIDIA's open modules, nvos.h).
+PARAMS = ((545, 128), (525, 120))
+
+# Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM (major 226) and modeset.
+OTHER_DOORS = ("/dev/dri", "/dev/nvidia-modeset")
+DENIED: tuple[dict[str, Any], ...] = (
+    {"allow": False, "type": "c", "major": 226, "access": "rwm"},
+    {"allow": False, "type": "c", "major": 195, "minor": 254, "access": "rwm"},
+)
+
+
+def refuse_unable(host: Host, inventory: Inventory, runtime: str) -> None:
+    """Where a container of the low-level RUNTIME can have no agent."""
+    why = inventory.agent.get(runtime, f"{runtime} was not looked at, run runai-ctl configure again")
+    if why:
+        raise RefusalError(
+            f'the share can\'t be kept by the agent, which {host.path} asks for: {why}; or set "enforcement" to '
+            '"interposer" there'
+        )
+
+
+class Agent:
+    """The agent of the container whose grant is going to lie in FOLDER. Raises RefusalError for a host on which it
+    can't work.
+    """
+
+    def __init__(self, host: Host, inventory: Inventory, shares: list[Share], folder: str) -> None:
+        self.program = need(host.agent)
+        self.folder = folder
+        self.listener = os.path.join(folder, "agent")
+        self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *nodes_of(shares))]
+        self.params = params_of(inventory.driver)
+        self.shares = shares
+        self.sockets: list[_socket.socket] = []
+        length = len(os.fsencode(self.listener))
+        if length > LONGEST_SOCKET:
+            raise RefusalError(
+                f"the path {self.listener} has {length} bytes, and that of a socket ends at {LONGEST_SOCKET}; choose a "
+                'shorter "state" in the configuration, or a shorter id'
+            )
+
+    def edits(self) -> list[Edit]:
+        return [CloseOtherDoors(), HoldAtDriver(self.listener)]
+
+    def put(self, folder: str, owner: tuple[int, int] | None) -> None:
+        """All that the agent needs, into the unfinished FOLDER. OWNER is the container's root on the host: its runtime
+        may connect as that user.
+        """
+        write(folder, "agent.conf", self.text())
+        page = os.open(os.path.join(folder, "page"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        os.fchmod(page, 0o444)
+        os.ftruncate(page, PAGE_BYTES)
+        os.close(page)
+        for name in ("agent", "control"):
+            self.sockets.append(listen(os.path.join(folder, name)))
+        if owner:
+            os.chown(os.path.join(folder, "agent"), *owner)
+
+    def text(self) -> str:
+        creator = ("creator", str(os.getpid()), str(start_time(os.getpid())))
+        lines = [("runai-agent", "1"), creator, ("params", str(self.params))]
+        lines += [("gpu", share.gpu.uuid, str(share.limit)) for share in self.shares]
+        lines += [("node", path) for path in self.nodes]
+        return "".join("\t".join(fields) + "\n" for fields in lines)
+
+    def start(self) -> int:
+        """Start it; the process's id. It is never waited for: it outlives this process, and whoever is its parent
+        then collects it.
+        """
+        # Out of the way of the numbers that they get there.
+        high = [fcntl.fcntl(socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 10) for socket in self.sockets]
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+        actions += [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(high, 3)]
+        try:
+            return os.posix_spawn(
+                self.program, ["runai-agent", self.folder], {}, file_actions=actions, setsid=True, setsigmask=()
+            )
+        except OSError as error:
+            raise RefusalError(
+                f"the agent {self.program} can't be started: {reason(error)}; install runai-runtime again"
+            ) from error
+        finally:
+            for descriptor in high:
+                os.close(descriptor)
+            for socket in self.sockets:
+                socket.close()
+
+    def end(self, pid: int) -> None:
+        """End what start() has started, for a container that isn't going to be. 0: nothing was."""
+        import signal
+
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def nodes_of(shares: list[Share]) -> list[str]:
+    return [f"nvidia{share.gpu.minor}" for share in shares]
+
+
+def params_of(driver: str) -> int:
+    branch = driver.partition(".")[0]
+    for since, size in PARAMS:
+        if branch.isascii() and branch.isdigit() and int(branch) >= since:
+            return size
+    raise RefusalError(
+        f"the agent doesn't know the driver {driver}, it takes 525 or later; install a newer driver, or set "
+        '"enforcement" to "interposer" in the configuration'
+    )
+
+
+def listen(path: str) -> _socket.socket:
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    socket.bind(path)
+    os.chmod(path, 0o600)  # before listen(): until then nobody can connect
+    socket.listen(BACKLOG)
+    return socket
+
+
+class CloseOtherDoors:
+    """Takes the devices out by which device memory can be had without the agent."""
+
+    def apply(self, spec: Spec) -> None:
+        linux = child(spec, "linux")
+        numbers = {
+            (device.get("major"), device.get("minor")) for device in entries(linux, "devices") if is_door(device)
+        }
+        if numbers:
+            linux["devices"] = [device for device in linux["devices"] if not is_door(device)]
+        if any(is_door(mount) for mount in entries(spec, "mounts")):
+            spec["mounts"] = [mount for mount in spec["mounts"] if not is_door(mount)]
+        resources = child(linux, "resources")
+        rules = resources.get("devices")
+        rules = rules if isinstance(rules, list) else []
+        # The last rule counts. One that was there may allow more than these devices.
+        kept = [rule for rule in rules if rule not in DENIED]
+        resources["devices"] = [*kept, *(dict(rule) for rule in DENIED)]
+
+
+def is_door(entry: object) -> bool:
+    """Whether a device or a mount of a spec is such a device, by its paths or its number."""
+    if not isinstance(entry, dict):
+        return False
+    paths = [entry[key] for key in ("path", "destination", "source") if isinstance(entry.get(key), str)]
+    real = [os.path.realpath(path) for path in paths if "\0" not in path]
+    if any(path == door or path.startswith(f"{door}/") for path in real for door in OTHER_DOORS):
+        return True
+    number = (entry.get("major"), entry.get("minor"))
+    return entry.get("type") in ("c", "u") and (number[0] == 226 or number == (195, 254))

@@ -27,12 +27,14 @@ struct escape {
     uint64_t id, message; /* where the caller's message lies */
     struct process *process;
     int file, remote; /* our copy of its descriptor, and its number there */
+    bool *let_through;
 };
 
 /* The driver copies as many bytes of parameters as the class has, whatever the message says: always a page. */
 static _Alignas(4096) uint8_t params[PARAMS_MOST];
 
 static void let_through(const struct escape *escape) {
+    *escape->let_through = true;
     notification_continue(escape->listener, escape->id);
 }
 
@@ -382,22 +384,24 @@ static void dispatch(const struct escape *escape, uint32_t call) {
     }
 }
 
-void escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice) {
+bool escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice) {
+    bool was_let_through = false;
     struct escape escape = {.config = config,
                             .listener = listener,
                             .id = notice->id,
                             .message = notice->data.args[2],
                             .remote = (int)notice->data.args[0],
-                            .file = -1};
+                            .file = -1,
+                            .let_through = &was_let_through};
     uint32_t call = (uint32_t)notice->data.args[1] & REQUEST_MASK;
     escape.process = process_of((pid_t)notice->pid);
     if (!escape.process || !notification_waits(listener, notice->id)) {
         (void)answer(&escape, ENOMEM);
-        return;
+        return false;
     }
     escape.file = process_descriptor(escape.process, escape.remote);
     if (escape.file < 0 || !driver_is_node(escape.file))
-        let_through(&escape); /* some other file's call of that number; a bad descriptor is the kernel's to tell */
+        notification_continue(listener, escape.id); /* some other file's call of that number; a bad descriptor is the kernel's to tell */
     else if (notice->data.arch != NATIVE)
         (void)answer(&escape, EPERM); /* 32-bit programs: no driver of today has CUDA for them */
     else if (!driver_open(config))
@@ -407,4 +411,5 @@ void escape_answer(const struct config *config, int listener, const struct secco
     if (escape.file >= 0)
         (void)close(escape.file);
     share_publish(true);
+    return was_let_through;
 }

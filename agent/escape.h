@@ -5,8 +5,9 @@
 #include "config.h"
 
 #include <linux/seccomp.h>
+#include <stdbool.h>
 
-/* Answers NOTICE, which came from LISTENER. */
-void escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice);
+/* Answers NOTICE, which came from LISTENER. Whether a device file's call was let through. */
+bool escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice);
 
 #endif

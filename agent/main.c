@@ -32,6 +32,7 @@ static struct config config;
 static int events = -1;
 static unsigned listeners;
 static bool creator_lives = true;
+static int64_t last_look, next_look; /* ms */
 
 static bool watch(int fd, enum about about) {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)about << 32 | (uint32_t)fd};
@@ -51,7 +52,8 @@ static void take_listener(void) {
 static void serve(int listener, uint32_t happened) {
     const struct seccomp_notif *notice = happened & EPOLLIN ? notification_receive(listener) : NULL;
     if (notice) {
-        escape_answer(&config, listener, notice);
+        if (escape_answer(&config, listener, notice) && next_look > last_look + RECONCILE_SOON_MS)
+            next_look = last_look + RECONCILE_SOON_MS;
     } else if (happened & (EPOLLHUP | EPOLLERR)) {
         (void)close(listener);
         listeners--;
@@ -97,16 +99,16 @@ static bool is_needed(void) {
 }
 
 static void run(void) {
-    int64_t next = 0;
     while (is_needed()) {
         struct epoll_event happened[16];
         int64_t now = now_ms();
         bool busy = any_client();
-        if (busy && now >= next) {
+        if (busy && now >= next_look) {
             reconcile(&config);
-            next = now + RECONCILE_MS;
+            last_look = now;
+            next_look = now + RECONCILE_MS;
         }
-        int count = epoll_wait(events, happened, 16, busy ? (int)(next - now) : -1);
+        int count = epoll_wait(events, happened, 16, busy ? (int)(next_look - now) : -1);
         if (count < 0 && errno != EINTR)
             return;
         for (int i = 0; i < count; i++)

@@ -11,7 +11,7 @@
 
 /* Above the share by more than this part of it, for so many looks: what moves while it is looked at is no excess. */
 #define TOLERANCE 100
-#define LOOKS 3
+#define LOOKS 2
 
 static unsigned looks_above[ACCOUNT_GPUS];
 

@@ -6,10 +6,10 @@
 
 #include <stdint.h>
 
-#define RECONCILE_MS 100
+#define RECONCILE_MS 100 /* while there are clients */
+#define RECONCILE_SOON_MS 10 /* after a call that was let through, which may have been another when it was made */
 
-/* Charges what the driver gave beyond the account, and ends the process that holds the container above its share. Called
- * every RECONCILE_MS while there are clients. */
+/* Charges what the driver gave beyond the account, and ends the process that holds the container above its share. */
 void reconcile(const struct config *config);
 
 #endif

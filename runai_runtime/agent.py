@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 LONGEST_SOCKET = 107  # bytes of a path (unix(7))
 PAGE_BYTES = 65536
+PAGE_MAGIC = b"RAIPage1"
 BACKLOG = 64  # the container's own listener, and one for each docker exec that starts at once
 
 # Bytes of NV_MEMORY_ALLOCATION_PARAMS since a branch of the driver, latest first (NVIDIA's open modules, nvos.h).
@@ -83,12 +84,17 @@ class Agent:
         write(folder, "agent.conf", self.text())
         page = os.open(os.path.join(folder, "page"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         os.fchmod(page, 0o444)
-        os.ftruncate(page, PAGE_BYTES)
+        os.write(page, self.page())
         os.close(page)
         for name in ("agent", "control"):
             self.sockets.append(listen(os.path.join(folder, name)))
         if owner:
             os.chown(os.path.join(folder, "agent"), *owner)
+
+    def page(self) -> bytes:
+        """The page as it is before the agent is up: nothing used (libvgpu/agent_page.h)."""
+        figures = b"".join(share.limit.to_bytes(8, "little") + bytes(8) for share in self.shares)
+        return (PAGE_MAGIC + bytes(8) + figures).ljust(PAGE_BYTES, b"\0")
 
     def text(self) -> str:
         creator = ("creator", str(os.getpid()), str(start_time(os.getpid())))

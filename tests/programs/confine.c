@@ -2,6 +2,7 @@
  * listener handed to the agent at SOCKET as the runtime does. For tests of the agent without an engine. */
 #include <errno.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -71,10 +72,21 @@ static int hand_over(const char *path, int listener)
     return sent == 2 ? 0 : -1;
 }
 
+/* As docker leaves its containers without CAP_SYS_ADMIN: here without any. */
+static void drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {0};
+    for (unsigned long capability = 0; capability < 64; capability++)
+        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    syscall(SYS_capset, &header, none);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3)
         return 2;
+    drop_capabilities();
     int listener = filter();
     if (listener < 0 || hand_over(argv[1], listener) < 0) {
         perror("confine");

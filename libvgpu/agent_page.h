@@ -33,6 +33,9 @@ struct agent_page {
     struct agent_gpu gpu[ACCOUNT_GPUS];
     _Atomic uint64_t process_count;
     struct agent_process process[AGENT_PROCESSES];
+    /* Of used, what isn't managed memory. libvgpu charges that against the rest of the share, by itself: used is as old
+     * as the agent's last look at the account, and several charges can come before the next. */
+    _Atomic uint64_t device[ACCOUNT_GPUS];
 };
 
 _Static_assert(sizeof(struct agent_page) <= AGENT_PAGE_BYTES, "as long as the file");

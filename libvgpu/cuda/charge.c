@@ -1,4 +1,5 @@
 #include "cuda/charge.h"
+#include "agent_view.h"
 #include "cancel.h"
 #include "cuda/pool.h"
 #include "cuda/real_nvml.h"
@@ -79,8 +80,23 @@ void charge_make_room(struct state *state, unsigned gpu)
     charge_look_outside(state, gpu, true);
 }
 
+/* Managed memory beside an agent, which bounds all the rest. */
+static bool charge_beside(const struct agent_page *agent, struct state *state, unsigned gpu, uint64_t count)
+{
+    uint64_t left = agent_left_for_managed(agent, state->member.page, gpu);
+    if (account_reserve(&state->member, gpu, count, left))
+        return true;
+    int cancel = forbid_cancel();
+    account_reclaim(&state->member);
+    allow_cancel(cancel);
+    return account_reserve(&state->member, gpu, count, left);
+}
+
 bool charge_locked(struct state *state, unsigned gpu, uint64_t count)
 {
+    const struct agent_page *agent = agent_view();
+    if (agent)
+        return charge_beside(agent, state, gpu, count);
     if (charge_quickly(state, gpu, count))
         return true;
     charge_make_room(state, gpu);
@@ -99,7 +115,7 @@ static CUresult charge_gpu(struct state *state, struct charge *charge, int gpu, 
 CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
 {
     *charge = (struct charge){.gpu = NO_GPU};
-    if (!state_has_device(device))
+    if (agent_view() || !state_has_device(device))
         return CUDA_SUCCESS;
     real_nvml_load();
     struct state *state = state_lock();
@@ -111,6 +127,12 @@ CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count)
 }
 
 CUresult charge_current(struct charge *charge, uint64_t count)
+{
+    *charge = (struct charge){.gpu = NO_GPU};
+    return agent_view() ? CUDA_SUCCESS : charge_managed(charge, count);
+}
+
+CUresult charge_managed(struct charge *charge, uint64_t count)
 {
     *charge = (struct charge){.gpu = NO_GPU};
     if (REAL(cuCtxGetCurrent)(&charge->context) != CUDA_SUCCESS || !charge->context)

@@ -1,4 +1,5 @@
-/* Taking device memory: first the account, then the driver, then what the driver really gave.
+/* Taking device memory: first the account, then the driver, then what the driver really gave. Where an agent bounds the
+ * container (agent_view.h), the driver's answer is the agent's already, and nothing but managed memory is charged.
  *
  *     struct charge charge;
  *     CUresult result = charge_current(&charge, granules(bytes));
@@ -19,7 +20,10 @@ struct charge {
 /* Reserves COUNT granules on the current context's device. CUDA_ERROR_OUT_OF_MEMORY past the share. */
 CUresult charge_current(struct charge *charge, uint64_t count);
 
-/* The same on DEVICE. For one that isn't there nothing is charged. */
+/* The same for managed memory, which no agent sees. */
+CUresult charge_managed(struct charge *charge, uint64_t count);
+
+/* As charge_current on DEVICE. For one that isn't there nothing is charged. */
 CUresult charge_device(struct charge *charge, CUdevice device, uint64_t count);
 
 /* The rest is for callers that hold the state's lock. */

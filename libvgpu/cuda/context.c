@@ -1,6 +1,8 @@
 /* Contexts: the driver takes memory for each (about 0.5 GiB on an H100), and frees with it all that was allocated in
  * it. What a bare one takes is known from the host (share_limits.h) and charged before it is made; what it really took is
- * seen in the driver's figure (outside.c). */
+ * seen in the driver's figure (outside.c). Beside an agent, which counts them, contexts are noted but cost nothing:
+ * managed memory goes with its context. */
+#include "agent_view.h"
 #include "cuda/charge.h"
 #include "cuda/linear.h"
 #include "cuda/real_nvml.h"
@@ -13,6 +15,8 @@ static uint64_t cost(const struct state *state, unsigned gpu)
 
 static void count_context(struct state *state, unsigned gpu, int more)
 {
+    if (agent_view())
+        return; /* this process may have no slot, and nobody asks for its figure */
     _Atomic uint64_t *aside = &state->member.page->slot[state->member.slot].aside[gpu];
     uint64_t seen = atomic_load(aside);
     atomic_store(aside, aside_word(aside_contexts(seen) + (uint64_t)(int64_t)more, aside_managed(seen)));
@@ -22,9 +26,10 @@ static void count_context(struct state *state, unsigned gpu, int more)
 static CUresult charge_bare(struct state *state, struct charge *charge, CUdevice device)
 {
     int gpu = state_gpu(state, device);
-    if (gpu == NO_GPU || !charge_locked(state, (unsigned)gpu, cost(state, (unsigned)gpu)))
+    uint64_t count = gpu == NO_GPU || agent_view() ? 0 : cost(state, (unsigned)gpu);
+    if (gpu == NO_GPU || (count && !charge_locked(state, (unsigned)gpu, count)))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *charge = (struct charge){.gpu = gpu, .granules = cost(state, (unsigned)gpu)};
+    *charge = (struct charge){.gpu = gpu, .granules = count};
     return CUDA_SUCCESS;
 }
 
@@ -33,7 +38,8 @@ static CUresult begin(struct charge *charge, CUdevice device)
     *charge = (struct charge){.gpu = NO_GPU};
     if (!state_has_device(device))
         return CUDA_SUCCESS;
-    real_nvml_load();
+    if (!agent_view())
+        real_nvml_load();
     struct state *state = state_lock();
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
@@ -46,6 +52,8 @@ static CUresult begin(struct charge *charge, CUdevice device)
 static bool above_share(struct state *state, unsigned gpu)
 {
     uint64_t share = state->limits->gpu[gpu].bytes >> ACCOUNT_GRANULE_SHIFT;
+    if (agent_view())
+        return false; /* it would have been refused */
     if (!cost(state, gpu) || charge_used(state, gpu) + granules((uint64_t)1 << 30) > share)
         charge_look_outside(state, gpu, false);
     return charge_used(state, gpu) > share;

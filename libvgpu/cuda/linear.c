@@ -217,7 +217,7 @@ EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, un
 EXPORT CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flags)
 {
     struct charge charge;
-    CUresult result = charge_current(&charge, granules(bytes));
+    CUresult result = charge_managed(&charge, granules(bytes));
     if (result != CUDA_SUCCESS)
         return result;
     result = REAL(cuMemAllocManaged)(address, bytes, flags);

@@ -6,8 +6,9 @@
  * after it the pool's own figure says what stays. Frees go straight on: the pool keeps the memory, and when it has
  * given some back, the next one who needs it finds out (pools_refresh); where that isn't enough, it has the pools give
  * back all that isn't in use. Pools belong to the device: they keep their memory when the primary context is released,
- * and even when it is reset (seen on driver 580). */
+ * and even when it is reset (seen on driver 580). Beside an agent, which sees each step, nothing is charged or noted. */
 #include "cuda/pool.h"
+#include "agent_view.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -226,6 +227,9 @@ static enum effort wait_for(CUstream stream)
 
 static CUresult begin(struct growth *growth, CUmemoryPool handle, uint64_t bytes, CUstream stream)
 {
+    *growth = (struct growth){0};
+    if (agent_view())
+        return CUDA_SUCCESS;
     CUresult result = attempt(growth, handle, bytes, AT_ONCE);
     if (result == CUDA_ERROR_OUT_OF_MEMORY && growth->may_wait)
         result = attempt(growth, handle, bytes, wait_for(stream));
@@ -274,6 +278,8 @@ static CUresult begin_current(struct growth *growth, CUstream stream, uint64_t b
     CUdevice device;
     CUmemoryPool handle;
     *growth = (struct growth){0};
+    if (agent_view())
+        return CUDA_SUCCESS;
     bool named = (uintptr_t)stream > 2; /* not one of CU_STREAM_LEGACY and CU_STREAM_PER_THREAD */
     if (!(named && REAL(cuStreamGetDevice)(stream, &device) == CUDA_SUCCESS) &&
         REAL(cuCtxGetDevice)(&device) != CUDA_SUCCESS)
@@ -328,7 +334,7 @@ EXPORT CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes,
 EXPORT CUresult cuMemPoolCreate(CUmemoryPool *handle, const CUmemPoolProps *props)
 {
     CUresult result = REAL(cuMemPoolCreate)(handle, props);
-    struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
+    struct state *state = result == CUDA_SUCCESS && !agent_view() ? state_lock() : NULL;
     if (!state)
         return result;
     bool of_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
@@ -368,7 +374,7 @@ static void close_pool(struct state *state, struct pool *pool)
 
 EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 {
-    struct state *state = handle ? state_lock() : NULL;
+    struct state *state = handle && !agent_view() ? state_lock() : NULL;
     if (!state)
         return REAL(cuMemPoolDestroy)(handle);
     struct map_entry *entry = map_find(&state->pools, (uintptr_t)handle);
@@ -391,7 +397,7 @@ EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t keep)
 {
     CUresult result = REAL(cuMemPoolTrimTo)(handle, keep);
-    struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
+    struct state *state = result == CUDA_SUCCESS && !agent_view() ? state_lock() : NULL;
     if (!state)
         return result;
     struct map_entry *entry = map_find(&state->pools, (uintptr_t)handle);

@@ -1,8 +1,26 @@
 /* What a program sees of the device: its share, and what the container uses of it. */
+#include "agent_view.h"
 #include "cuda/charge.h"
 #include "cuda/pool.h"
 
 #include <limits.h>
+
+static uint64_t share_of(const struct state *state, unsigned gpu)
+{
+    const struct agent_page *agent = agent_view();
+    return agent ? agent_share(agent, gpu) : state->limits->gpu[gpu].bytes;
+}
+
+/* Bytes that the container holds. */
+static uint64_t used_of(struct state *state, unsigned gpu)
+{
+    const struct agent_page *agent = agent_view();
+    if (agent)
+        return agent_used(agent, gpu);
+    pools_refresh(state, gpu, false);
+    charge_look_outside(state, gpu, false);
+    return charge_used(state, gpu) << ACCOUNT_GRANULE_SHIFT;
+}
 
 /* The share on DEVICE in bytes; 0 for a GPU without one. */
 static CUresult share_bytes(CUdevice device, uint64_t *bytes)
@@ -11,7 +29,7 @@ static CUresult share_bytes(CUdevice device, uint64_t *bytes)
     if (!state)
         return CUDA_ERROR_OPERATING_SYSTEM;
     int gpu = state_gpu(state, device);
-    *bytes = gpu == NO_GPU ? 0 : state->limits->gpu[gpu].bytes;
+    *bytes = gpu == NO_GPU ? 0 : share_of(state, (unsigned)gpu);
     state_unlock(state);
     return CUDA_SUCCESS;
 }
@@ -57,10 +75,8 @@ static CUresult container_info(size_t *free, size_t *total)
     int gpu = state_gpu(state, device);
     uint64_t share = 0, used = 0;
     if (gpu != NO_GPU) {
-        pools_refresh(state, (unsigned)gpu, false);
-        charge_look_outside(state, (unsigned)gpu, false);
-        share = state->limits->gpu[gpu].bytes;
-        used = charge_used(state, (unsigned)gpu) << ACCOUNT_GRANULE_SHIFT;
+        share = share_of(state, (unsigned)gpu);
+        used = used_of(state, (unsigned)gpu);
     }
     state_unlock(state);
     uint64_t left = used < share ? share - used : 0;

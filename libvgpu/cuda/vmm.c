@@ -2,7 +2,8 @@
  *
  * The driver keeps the memory while a handle or a mapping refers to it, so the account does too: both are counted,
  * and the last one gone gives it back. Memory that was imported has no entry here: it is charged to the process
- * that made it. */
+ * that made it. Beside an agent nothing is noted. */
+#include "agent_view.h"
 #include "cuda/charge.h"
 
 #include <stdlib.h>
@@ -67,8 +68,8 @@ static void cancel(struct charge *charge)
 EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes, const CUmemAllocationProp *prop,
                             unsigned long long flags)
 {
-    if (!prop || prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return REAL(cuMemCreate)(handle, bytes, prop, flags); /* the host's memory */
+    if (agent_view() || !prop || prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+        return REAL(cuMemCreate)(handle, bytes, prop, flags); /* the agent's to bound, or the host's memory */
     struct charge charge;
     CUresult result = charge_device(&charge, prop->location.id, granules(bytes));
     if (result != CUDA_SUCCESS)
@@ -88,7 +89,7 @@ EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes, 
 EXPORT CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
     struct physical *physical = NULL;
-    struct state *state = state_lock();
+    struct state *state = agent_view() ? NULL : state_lock();
     struct map_entry *entry = state ? map_find(&state->handles, key_of(handle)) : NULL;
     if (entry) {
         physical = physical_of(entry);
@@ -114,7 +115,7 @@ EXPORT CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *address)
 {
     CUresult result = REAL(cuMemRetainAllocationHandle)(handle, address);
-    struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;
+    struct state *state = result == CUDA_SUCCESS && !agent_view() ? state_lock() : NULL;
     if (!state)
         return result;
     /* ADDRESS may lie anywhere in a mapping; mappings are few, and this call is rare. */
@@ -139,7 +140,7 @@ static void forget_mapping(struct state *state, struct map_entry *mapping)
 EXPORT CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
                          unsigned long long flags)
 {
-    struct state *state = state_lock();
+    struct state *state = agent_view() ? NULL : state_lock();
     struct map_entry *entry = state ? map_find(&state->handles, key_of(handle)) : NULL;
     struct physical *physical = entry ? physical_of(entry) : NULL;
     if (physical)
@@ -165,6 +166,8 @@ EXPORT CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmem
 /* A range may hold several mappings, each of which begins at a multiple of the granule. */
 EXPORT CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
+    if (agent_view())
+        return REAL(cuMemUnmap)(address, bytes);
     uint64_t before = state_now();
     CUresult result = REAL(cuMemUnmap)(address, bytes);
     struct state *state = result == CUDA_SUCCESS ? state_lock() : NULL;

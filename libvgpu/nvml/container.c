@@ -58,8 +58,10 @@ nvmlReturn_t container_find(nvmlDevice_t device, struct container *container)
 {
     char uuid[NVML_DEVICE_UUID_V2_BUFFER_SIZE];
     const struct limits *limits = limits_get();
-    pthread_once(&once, map_page);
-    if (!limits || !page || !process)
+    const struct agent_page *agent = agent_view();
+    if (!agent)
+        pthread_once(&once, map_page);
+    if (!limits || (!agent && (!page || !process)))
         return NVML_ERROR_OPERATING_SYSTEM;
     nvmlReturn_t result = REAL(nvmlDeviceGetUUID)(device, uuid, sizeof uuid);
     if (result != NVML_SUCCESS)
@@ -67,7 +69,14 @@ nvmlReturn_t container_find(nvmlDevice_t device, struct container *container)
     int gpu = limits_find(limits, uuid);
     if (gpu < 0)
         return NVML_ERROR_NO_PERMISSION;
-    *container = (struct container){page, self(), (unsigned)gpu, limits->gpu[gpu].bytes};
+    *container = (struct container){.agent = agent, .gpu = (unsigned)gpu};
+    if (agent) {
+        container->share = agent_share(agent, container->gpu);
+    } else {
+        container->page = page;
+        container->self = self();
+        container->share = limits->gpu[gpu].bytes;
+    }
     return NVML_SUCCESS;
 }
 
@@ -139,7 +148,9 @@ static struct look look(const struct container *container, nvmlDevice_t device)
 
 uint64_t container_used(const struct container *container, nvmlDevice_t device)
 {
+    if (container->agent)
+        return agent_used(container->agent, container->gpu);
     struct look seen = look(container, device);
     uint64_t total = account_total(page, container->gpu);
-    return (seen.left < total ? total - seen.left : 0) + seen.outside;
+    return ((seen.left < total ? total - seen.left : 0) + seen.outside) << ACCOUNT_GRANULE_SHIFT;
 }

@@ -13,7 +13,7 @@ static nvmlReturn_t view_of(nvmlDevice_t device, uint64_t device_free, struct vi
     if (result != NVML_SUCCESS)
         return result;
     view->total = container.share;
-    view->used = container_used(&container, device) << ACCOUNT_GRANULE_SHIFT;
+    view->used = container_used(&container, device);
     if (view->used > view->total)
         view->used = view->total;
     view->free = view->total - view->used;

@@ -1,6 +1,6 @@
 /* NVML's lists of processes: of those that the driver lists, the container's own, each with what it holds of the share.
  *
- * Its own are those that stand in its account: what it shows is what it counts. With a pid namespace of the host's, the
+ * Its own are those that stand in the agent's list or, without an agent, in its account: what it shows is what it counts. With a pid namespace of the host's, the
  * driver lists the neighbours' processes too, and a process that isn't in the account can't be told from one of those. */
 #include "cancel.h"
 #include "nvml/container.h"
@@ -15,18 +15,44 @@ _Static_assert(offsetof(nvmlProcessInfo_v2_t, usedGpuMemory) == 8 && offsetof(nv
                    offsetof(nvmlProcessInfo_v2_t, computeInstanceId) == 20,
                "as in figures.c");
 
-/* Who asks for a list, and what the account said before the driver was asked. */
+/* Who asks for a list, and what the agent or the account said before the driver was asked. */
 struct viewer {
     nvmlReturn_t found; /* of container_find(); the rest is only there on success */
     struct container container;
+    struct figures counted; /* the agent's list */
     struct held_snapshot before;
 };
 
+/* What is looked at is given back by end(). */
 static void begin(struct viewer *viewer, nvmlDevice_t device)
 {
+    viewer->counted = (struct figures){0};
     viewer->found = container_find(device, &viewer->container);
-    if (viewer->found == NVML_SUCCESS)
-        outside_snapshot(viewer->container.page, viewer->container.gpu, &viewer->before);
+    if (viewer->found != NVML_SUCCESS)
+        return;
+    const struct container *container = &viewer->container;
+    if (!container->agent)
+        outside_snapshot(container->page, container->gpu, &viewer->before);
+    else if (!agent_processes(container->agent, container->gpu, &viewer->counted))
+        viewer->found = NVML_ERROR_MEMORY;
+}
+
+static void end(struct viewer *viewer)
+{
+    free(viewer->counted.list);
+}
+
+/* As own() where an agent counts: both lists name a process as it names itself in the container. */
+static bool own_of_agent(const struct viewer *viewer, struct process_figure *figure)
+{
+    const struct figures *counted = &viewer->counted;
+    size_t i = 0;
+    while (i < counted->count && counted->list[i].pid != figure->pid)
+        i++;
+    if (i == counted->count)
+        return false;
+    figure->bytes = counted->list[i].bytes;
+    return true;
 }
 
 /* Puts what a process holds into its FIGURE: its part of the account, managed memory included, and what it holds
@@ -34,6 +60,8 @@ static void begin(struct viewer *viewer, nvmlDevice_t device)
 static bool own(const struct viewer *viewer, struct process_figure *figure)
 {
     const struct container *container = &viewer->container;
+    if (container->agent)
+        return own_of_agent(viewer, figure);
     int slot = account_find(container->page, &container->self, figure->pid);
     if (slot < 0)
         return false;
@@ -43,22 +71,30 @@ static bool own(const struct viewer *viewer, struct process_figure *figure)
     return true;
 }
 
+/* Leaves the container's own in FIGURES. */
+static void keep_own_figures(const struct viewer *viewer, struct figures *figures)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < figures->count; i++)
+        if (own(viewer, &figures->list[i]))
+            figures->list[kept++] = figures->list[i];
+    figures->count = kept;
+}
+
 /* The container's own processes of those that SOURCE lists. */
 static nvmlReturn_t own_figures(const struct figures_source *source, nvmlDevice_t device, struct figures *figures)
 {
     struct viewer viewer;
     begin(&viewer, device);
     nvmlReturn_t result = (nvmlReturn_t)figures_ask(source, device, figures);
-    if (result != NVML_SUCCESS)
-        return result;
-    size_t kept = 0;
-    for (size_t i = 0; viewer.found == NVML_SUCCESS && i < figures->count; i++)
-        if (own(&viewer, &figures->list[i]))
-            figures->list[kept++] = figures->list[i];
-    figures->count = kept;
-    if (viewer.found != NVML_SUCCESS)
+    if (result == NVML_SUCCESS && viewer.found != NVML_SUCCESS) {
         free(figures->list);
-    return viewer.found;
+        result = viewer.found;
+    }
+    if (result == NVML_SUCCESS)
+        keep_own_figures(&viewer, figures);
+    end(&viewer);
+    return result;
 }
 
 /* A list function whose real one is CALL. */
@@ -172,9 +208,9 @@ static nvmlReturn_t own_details(nvmlDevice_t device, nvmlProcessDetailList_t *wa
     nvmlProcessDetailList_t all;
     begin(&viewer, device);
     nvmlReturn_t result = all_details(device, wanted->mode, &all);
-    if (result != NVML_SUCCESS)
-        return result;
-    result = viewer.found;
+    bool asked = result == NVML_SUCCESS;
+    if (asked)
+        result = viewer.found;
     if (result == NVML_SUCCESS) {
         keep_own_details(&viewer, &all);
         if (wanted->numProcArrayEntries < all.numProcArrayEntries)
@@ -183,7 +219,9 @@ static nvmlReturn_t own_details(nvmlDevice_t device, nvmlProcessDetailList_t *wa
             memcpy(wanted->procArray, all.procArray, all.numProcArrayEntries * sizeof *all.procArray);
         wanted->numProcArrayEntries = all.numProcArrayEntries;
     }
-    free(all.procArray);
+    if (asked)
+        free(all.procArray);
+    end(&viewer);
     return result;
 }
 
@@ -227,6 +265,7 @@ nvmlReturn_t processes_filter(records_call *call, const struct record_layout *la
         result = viewer.found;
     if (result == NVML_SUCCESS && records)
         *count = keep_own_records(&viewer, layout, *count, records);
+    end(&viewer);
     allow_cancel(cancel);
     return result;
 }

@@ -235,7 +235,8 @@ static void do_init(void)
 static void do_count(void)
 {
     int count = 0;
-    say(cuDeviceGetCount(&count), "%llu", (unsigned long long)count, 0);
+    CUresult result = cuDeviceGetCount(&count);
+    say(result, "%llu", (unsigned long long)count, 0);
 }
 
 static void do_device(void)
@@ -272,7 +273,8 @@ static void do_uuid(void)
 static void do_total(void)
 {
     size_t total = 0;
-    say(cuDeviceTotalMem_v2(&total, device), "%llu", total, 0);
+    CUresult result = cuDeviceTotalMem_v2(&total, device); /* before its arguments are looked at, in every compiler */
+    say(result, "%llu", total, 0);
 }
 
 static void do_ctx(void)

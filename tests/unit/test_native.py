@@ -17,8 +17,9 @@ ACCOUNT = ("account_test.c", "account.c", "identity.c")
 OUTSIDE = ("outside_test.c", "outside.c", "account.c", "identity.c")
 PROCESSES = (
     *("processes_test.c", "nvml/container.c", "nvml/memory.c", "nvml/processes.c", "nvml/export_table.c"),
-    *("figures.c", "outside.c", "account.c", "identity.c", "process_memory.c", "share_limits.c"),
+    *("figures.c", "outside.c", "account.c", "identity.c", "process_memory.c", "share_limits.c", "agent_view.c"),
 )
+AGENT = ("agent_test.c", "agent_view.c", "account.c", "identity.c")
 TABLES = ("tables_test.c", "cuda/map.c", "share_limits.c")
 
 SANITIZERS = {
@@ -89,6 +90,11 @@ def test_a_hostile_page_harms_nobody(compiled: Compile, count: Callable[[int], i
 @pytest.mark.parametrize("sanitizer", ["asan", "plain"])
 def test_what_is_held_outside_the_account(compiled: Compile, sanitizer: str) -> None:
     run(compiled(OUTSIDE, sanitizer))
+
+
+@pytest.mark.parametrize("sanitizer", ["asan", "tsan", "plain"])
+def test_the_agents_page(compiled: Compile, sanitizer: str) -> None:
+    run(compiled(AGENT, sanitizer))
 
 
 @pytest.mark.parametrize("sanitizer", ["asan", "plain"])

@@ -50,6 +50,34 @@ SLOT_WORDS = 3 + GPUS + 2 * GPUS
 PAGE_SIZE = 8 * (1 + GPUS + SLOTS * SLOT_WORDS)
 """account_page.h; test_source.py compares."""
 
+AGENT_MAGIC, AGENT_PAGE_BYTES, AGENT_PROCESSES = 0x3165676150494152, 65536, 2048
+AGENT_DEVICE = 24 + 16 * GPUS + 16 * AGENT_PROCESSES
+"""agent_page.h; test_source.py compares."""
+
+
+class AgentPage:
+    """/.runai/page, written as an agent would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(bytes(AGENT_PAGE_BYTES))
+        self.put(0, "Q", AGENT_MAGIC)
+
+    def put(self, offset: int, layout: str, *values: int) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(offset)
+            file.write(struct.pack("<" + layout, *values))
+
+    def gpu(self, gpu: int, share: int, used: int = 0, device: int = 0) -> None:
+        self.put(16 + 16 * gpu, "QQ", share, used)
+        self.put(AGENT_DEVICE + 8 * gpu, "Q", device)
+
+    def processes(self, *processes: tuple[int, int, int]) -> None:
+        """PID, GPU and bytes of each."""
+        self.put(16 + 16 * GPUS, "Q", len(processes))
+        for i, process in enumerate(processes):
+            self.put(24 + 16 * GPUS + 16 * i, "IIQ", *process)
+
 
 def policies(part: str) -> list[tuple[str, str]]:
     """The lines of a table of functions, in its order: policy and name."""
@@ -154,12 +182,17 @@ class Place:
         return self.folder / "limits"
 
     def renew(self, *shares: tuple[str, int, int]) -> None:
-        """An empty account, and these limits: UUID, bytes, bytes of a bare context."""
+        """An empty account, no agent, and these limits: UUID, bytes, bytes of a bare context."""
+        (self.folder / "page").unlink(missing_ok=True)
         self.page.unlink(missing_ok=True)
         self.page.write_bytes(bytes(PAGE_SIZE))
         self.limits.unlink(missing_ok=True)
         shares = shares or tuple((uuid, share, CONTEXT) for uuid, share in zip(UUIDS, SHARES, strict=True))
         self.limits.write_text("".join(f"{uuid} {share} {context}\n" for uuid, share, context in shares))
+
+    def agent(self) -> AgentPage:
+        """From now on, an agent bounds the container."""
+        return AgentPage(self.folder / "page")
 
     def environment(self, build: str) -> dict[str, str]:
         return {

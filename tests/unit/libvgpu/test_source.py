@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.programs.build import tools
-from tests.unit.libvgpu.place import FLAGS, LIBVGPU, PAGE_SIZE, SONAMES, TOP, WARNINGS, gcc, policies, sources
+from tests.unit.libvgpu.place import (
+    AGENT_DEVICE, AGENT_MAGIC, AGENT_PAGE_BYTES, FLAGS, LIBVGPU, PAGE_SIZE, SONAMES, TOP, WARNINGS, gcc, policies,
+    sources,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("part", ["cuda", "nvml", "hook"])
@@ -27,9 +30,16 @@ def test_analyzer_is_silent(part: str) -> None:
             done.result()
 
 
-def test_page_size(tmp_path: Path) -> None:
+def test_page_layouts(tmp_path: Path) -> None:
     source = tmp_path / "size.c"
-    source.write_text(f'#include "account_page.h"\n_Static_assert(sizeof(struct account_page) == {PAGE_SIZE}, "");\n')
+    so = {
+        "sizeof(struct account_page)": PAGE_SIZE,
+        "AGENT_PAGE_MAGIC": AGENT_MAGIC,
+        "AGENT_PAGE_BYTES": AGENT_PAGE_BYTES,
+        "offsetof(struct agent_page, device)": AGENT_DEVICE,
+    }
+    checks = "".join(f'_Static_assert({left} == {right}, "");\n' for left, right in so.items())
+    source.write_text(f'#include "agent_page.h"\n{checks}')
     gcc("-iquote", LIBVGPU, "-c", source, "-o", os.devnull)
 
 

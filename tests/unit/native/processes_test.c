@@ -1,5 +1,6 @@
 /* NVML's process lists, over a driver that is scripted here. usage: processes_test (RUNAI_DIR: an empty folder) */
 #include "account.h"
+#include "agent_view.h"
 #include "check.h"
 #include "outside.h"
 #include "real.h"
@@ -441,6 +442,36 @@ static void test_one_that_was_killed(void)
     CHECK(used() == HELD_BY_ONE);
 }
 
+/* ---- beside an agent ------------------------------------------------------------------------------------------- */
+
+static struct agent_page agent;
+
+static void counted(size_t i, pid_t pid, unsigned gpu, uint64_t bytes)
+{
+    atomic_store(&agent.process[i].pid, (uint32_t)pid);
+    atomic_store(&agent.process[i].gpu, gpu);
+    atomic_store(&agent.process[i].bytes, bytes);
+}
+
+/* All lists show what the agent counts, and the account isn't asked. */
+static void test_agent(void)
+{
+    counted(0, two, 0, HELD_BY_TWO);
+    counted(1, 900000, 1, MIB); /* a neighbour's pid, on another GPU */
+    counted(2, one, 0, HELD_BY_ONE);
+    atomic_store(&agent.process_count, 3);
+    atomic_store(&agent.gpu[0].share, SHARE);
+    atomic_store(&agent.gpu[0].used, HELD_BY_ONE + HELD_BY_TWO);
+    atomic_store(&agent.magic, AGENT_PAGE_MAGIC);
+    agent_page_mapped = &agent;
+    test_own_processes(5);
+    test_details();
+    test_conventions();
+    test_a_list_that_grows();
+    driver.asked = 0;
+    CHECK(used() == HELD_BY_ONE + HELD_BY_TWO && driver.asked == 0);
+}
+
 int main(void)
 {
     make_container();
@@ -458,6 +489,7 @@ int main(void)
     test_export_table();
     test_fork();
     test_one_that_was_killed();
+    test_agent();
     end(one);
     return 0;
 }

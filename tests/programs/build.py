@@ -38,7 +38,7 @@ def tools() -> tuple[str, str]:
 
 
 def program(name: str, *flags: str) -> Path:
-    """The path of the compiled tests/programs/NAME.c, or NAME/*.c; compiled once for the same source, headers and flags.
+    """The path of the compiled tests/programs/NAME.c or NAME/*.c; compiled once for the same source, headers and flags.
 
     With `-static` among the flags the program holds a musl libc and no driver library; with `-dynamic` it is for
     musl's loader.

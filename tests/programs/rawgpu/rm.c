@@ -122,7 +122,7 @@ void print_result(struct result result)
     if (result.error)
         printf("errno %d\n", result.error);
     else
-        printf("status %#x\n", result.status);
+        printf("status 0x%x\n", result.status);
     fflush(stdout);
 }
 

@@ -186,8 +186,9 @@ def is_held(rule: Rule) -> bool:
     """Whether RULE is one that hold() makes."""
     if rule["action"] == NOTIFY:
         return True
-    conditions = [(arg.get("value"), arg.get("valueTwo")) for arg in rule.get("args", []) if arg["index"] == 1]
-    return rule["action"] == "SCMP_ACT_ERRNO" and conditions == [(MASK, REFUSED[0])]
+    masked = [arg for arg in rule.get("args", []) if arg["index"] == 1 and arg.get("op") == "SCMP_CMP_MASKED_EQ"]
+    those = [value & MASK for mask, value in map(bits_of, masked) if mask & MASK == MASK]
+    return rule["action"] == "SCMP_ACT_ERRNO" and rule.get("errnoRet") == EINVAL and those == list(REFUSED)
 
 
 def with_args(rule: Rule, those: Iterable[Bits], args: Sequence[Rule] | None) -> list[Rule]:

@@ -1,0 +1,68 @@
+"""A seccomp listener that lets every call go on, and remembers what it was told (seccomp_unotify(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+from pathlib import Path
+from types import TracebackType
+
+RECEIVE, SEND = 0xC0502100, 0xC0182101
+CONTINUE = 1
+
+
+class Listener:
+    """The socket at PATH, as linux.seccomp.listenerPath names it; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.requests: list[int] = []  # of each ioctl, 64 bits
+        self.messages: list[bytes] = []
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Listener:
+        self._socket.bind(str(self._path))
+        self._socket.listen()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+        self._path.unlink()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                with connection:
+                    message, descriptors, _, _ = socket.recv_fds(connection, 65536, 8)
+                self.messages.append(message)
+                for descriptor in descriptors:
+                    if "seccomp" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                        self._answer(descriptor)
+                    os.close(descriptor)
+
+    def _answer(self, notify: int) -> None:
+        """Until the last process under the filter has ended."""
+        poll = select.poll()
+        poll.register(notify, select.POLLIN)
+        while True:
+            (_, events), *_ = poll.poll()
+            if not events & select.POLLIN:
+                return
+            notification = bytearray(80)
+            with contextlib.suppress(FileNotFoundError):  # its process was killed
+                fcntl.ioctl(notify, RECEIVE, notification)
+                self.requests.append(struct.unpack_from("<Q", notification, 40)[0])
+                (identity,) = struct.unpack_from("<Q", notification)
+                fcntl.ioctl(notify, SEND, struct.pack("<QqiI", identity, 0, 0, CONTINUE))

@@ -5,7 +5,6 @@
 #define RUNAI_AGENT_ABI_H
 
 #include <stdint.h>
-#include <sys/ioctl.h>
 
 #define REQUEST_MASK 0x3fff00ffu
 
@@ -92,6 +91,7 @@ struct vid_heap {
 #define PARAMS_SIZE_AT 64
 #define PARAMS_MOST 4096
 #define DEVICE_PARAMS 56 /* NV0080_ALLOC_PARAMETERS; its first word is the device's instance */
+#define CONTEXT_PARAMS 12 /* NV_CTXSHARE_ALLOCATION_PARAMETERS */
 
 _Static_assert(sizeof(struct alloc) == 48, "NVOS64");
 _Static_assert(sizeof(struct alloc_old) == 32, "NVOS21");

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct {
@@ -42,9 +43,9 @@ bool driver_is_node(int fd) {
 }
 
 bool driver_call(int fd, uint32_t call, void *message) {
-    int answer = 0;
+    long answer = 0;
     do
-        answer = ioctl(fd, REQUEST(call), message);
+        answer = syscall(SYS_ioctl, fd, REQUEST(call), message); /* musl's ioctl takes an int */
     while (answer < 0 && (errno == EINTR || errno == EAGAIN));
     return answer >= 0;
 }

@@ -196,49 +196,63 @@ static void alloc_memory(const struct escape *escape, const struct alloc *call, 
     (void)answer(escape, EFAULT);
 }
 
-/* A device, made here where there are several: it tells the GPU of what is allocated below it. */
-static void alloc_device(const struct escape *escape, struct alloc *call) {
+/* Makes an object that isn't memory here, on a copy of CALL and of LENGTH bytes of parameters: its handle is known then. */
+static void make_object(const struct escape *escape, const struct alloc *call, size_t length, enum kind kind, int gpu) {
     struct alloc copy = *call;
     struct client *client = client_for(escape, call->root);
-    uint32_t instance = 0;
+    copy.params = call->params ? (uintptr_t)params : 0;
+    if (!client || !driver_call(escape->file, CALL_ALLOC, &copy)) {
+        (void)answer(escape, client ? errno : ENOMEM);
+        return;
+    }
+    copy.params = call->params;
+    bool made = copy.status == STATUS_OK;
+    if (made && gpu >= 0)
+        (void)holdings_add(client, copy.handle, copy.parent, kind, (unsigned)gpu, 0);
+    bool heard = !made || !call->params || process_write(escape->process, call->params, params, length);
+    if ((heard && deliver(escape, &copy, sizeof copy)) || !made)
+        return;
+    driver_free(escape, copy.root, copy.parent, copy.handle);
+    holdings_remove(client, copy.handle);
+    (void)answer(escape, EFAULT);
+}
+
+static bool read_params(const struct escape *escape, const struct alloc *call, size_t length) {
     memset(params, 0, sizeof params);
-    if (!client || (call->params && !process_read(escape->process, call->params, params, DEVICE_PARAMS))) {
+    return !call->params || process_read(escape->process, call->params, params, length);
+}
+
+/* A device, made here where there are several: it tells the GPU of what is allocated below it. */
+static void alloc_device(const struct escape *escape, const struct alloc *call) {
+    uint32_t instance = 0;
+    if (!read_params(escape, call, DEVICE_PARAMS)) {
         (void)answer(escape, EFAULT);
         return;
     }
     memcpy(&instance, params, sizeof instance);
-    copy.params = call->params ? (uintptr_t)params : 0;
-    if (!driver_call(escape->file, CALL_ALLOC, &copy)) {
-        (void)answer(escape, errno);
-        return;
-    }
-    int gpu = driver_gpu(instance);
-    if (copy.status == STATUS_OK && gpu >= 0 && copy.parent == copy.root)
-        (void)holdings_add(client, copy.handle, copy.parent, OBJECT_DEVICE, (unsigned)gpu, 0);
-    copy.params = call->params;
-    if (copy.status == STATUS_OK && !deliver(escape, &copy, sizeof copy)) {
-        driver_free(escape, copy.root, copy.parent, copy.handle);
-        holdings_remove(client, copy.handle);
-    } else if (copy.status != STATUS_OK) {
-        (void)deliver(escape, &copy, sizeof copy);
-    }
+    /* Devices lie below their client alone (holdings.c counts on it); the driver refuses others. */
+    int gpu = call->parent == call->root ? driver_gpu(instance) : -1;
+    make_object(escape, call, DEVICE_PARAMS, OBJECT_DEVICE, gpu);
 }
 
 /* The driver takes memory for a context of which no call tells. */
 static void alloc_context(const struct escape *escape, struct alloc *call) {
     struct client *client = client_for(escape, call->root);
-    if (client) {
-        unsigned gpu = client->gpu;
-        uint32_t contexts = client->shares[gpu] + 1;
-        if (!fits(gpu, holdings_context_cost(client, gpu, contexts))) {
-            call->status = STATUS_NO_MEMORY;
-            (void)deliver(escape, call, sizeof *call);
-            return;
-        }
-        if (call->handle && holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0))
-            holdings_contexts(client, gpu, client->shares[gpu]);
+    unsigned gpu = client ? client->gpu : 0;
+    if (!client || !fits(gpu, holdings_context_cost(client, gpu, client->shares[gpu] + 1))) {
+        call->status = STATUS_NO_MEMORY;
+        (void)deliver(escape, call, sizeof *call);
+        return;
     }
-    let_through(escape);
+    client = client_for(escape, call->root); /* the look for room may have freed it */
+    if (client && call->handle) {
+        (void)holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0);
+        let_through(escape);
+    } else if (read_params(escape, call, CONTEXT_PARAMS)) {
+        make_object(escape, call, CONTEXT_PARAMS, OBJECT_CONTEXT, (int)gpu);
+    } else {
+        (void)answer(escape, EFAULT);
+    }
 }
 
 static void answer_alloc(const struct escape *escape) {

@@ -202,7 +202,7 @@ bool holdings_add(struct client *client, uint32_t handle, uint32_t parent, enum 
     }
     client->gpu = gpu;
     if (kind == OBJECT_CONTEXT)
-        client->shares[gpu]++;
+        holdings_contexts(client, gpu, ++client->shares[gpu]);
     put(&object);
     return true;
 }

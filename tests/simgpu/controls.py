@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from . import abi
 from .call import Call
 from .config import CUDA_VERSION
+from .physical import Gpu, RmError
 from .processes import Process, pid_seen_by
-from .resman import Gpu, ResourceManager, RmError
+from .resman import ResourceManager
 
 KIB = 1 << 10
 

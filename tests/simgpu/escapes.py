@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from . import abi
 from .call import Call
 from .controls import Controls
-from .resman import File, ResourceManager, RmError, rounded
+from .physical import RmError, rounded
+from .resman import File, ResourceManager
 
 CONTROL_PARAMS_MAX = 1 << 20
 """The driver takes no more parameters than this (its own bound is of that order)."""

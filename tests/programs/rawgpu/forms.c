@@ -29,7 +29,11 @@ static struct result direction(const struct gpu *gpu, uint64_t *size, uint32_t *
     static const struct {
         unsigned direction, type;
     } other[] = {
-        {_IOC_NONE, 'F'}, {_IOC_READ, 'F'}, {_IOC_WRITE, 'F'}, {_IOC_READ | _IOC_WRITE, 0}, {_IOC_READ | _IOC_WRITE, 0xFF},
+        {_IOC_NONE, 'F'},
+        {_IOC_READ, 'F'},
+        {_IOC_WRITE, 'F'},
+        {_IOC_READ | _IOC_WRITE, 0},
+        {_IOC_READ | _IOC_WRITE, 0xFF},
     };
     static unsigned turn;
     struct rm_memory_params params = {.size = *size};

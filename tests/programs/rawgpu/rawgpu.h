@@ -29,7 +29,7 @@ struct gpu {
     uint32_t client, device;
 };
 
-/* A way to ask for `size` bytes. On success *handle is the object, and `size` what the driver gave, where it says that. */
+/* A way to ask for *size bytes. On success *handle is the object, and *size what the driver gave, if it says so. */
 typedef struct result way(const struct gpu *gpu, uint64_t *size, uint32_t *handle);
 
 /* -d FOLDER: where the nodes lie; -g INDEX: which GPU; -w: wait for the input's end before the program ends. */

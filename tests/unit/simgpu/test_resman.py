@@ -6,7 +6,8 @@ import pytest
 
 from tests.simgpu import abi
 from tests.simgpu.config import HostConfig
-from tests.simgpu.resman import File, ResourceManager, RmError
+from tests.simgpu.physical import RmError
+from tests.simgpu.resman import File, ResourceManager
 from tests.unit.simgpu.program import MIB
 
 

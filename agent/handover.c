@@ -9,21 +9,20 @@
 
 #define DESCRIPTORS 16
 
-/* The one listener among the descriptors of a message; the others are closed. */
+/* The one listener among the descriptors of a message, which have one header; the others are closed. */
 static int choose(struct msghdr *message) {
+    const struct cmsghdr *part = CMSG_FIRSTHDR(message);
     int listener = -1;
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd = -1;
-            memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
-            if (listener < 0 && notification_accept(fd))
-                listener = fd;
-            else
-                (void)close(fd);
-        }
+    if (!part || part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+        return -1;
+    size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; i++) {
+        int fd = -1;
+        memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
+        if (listener < 0 && notification_accept(fd))
+            listener = fd;
+        else
+            (void)close(fd);
     }
     return listener;
 }

@@ -14,6 +14,9 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
+PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "bounded"}
+"""The runtimes of the shared engine, and the folders that they lie in."""
+
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
@@ -24,8 +27,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine(folder: Path) -> Iterator[Engine]:
-    """The engine, with the images, and with the programs that are going to be runai-runtime: for one GPU, and two."""
-    with Engine({"runai": folder / "runai-runtime", "runai-two": folder / "two/runai-runtime"}) as engine:
+    """The engine, with the images, and with the programs that are going to be runai-runtime."""
+    with Engine({name: folder / place / "runai-runtime" for name, place in PLACES.items()}) as engine:
         images.load(engine, images.BUSYBOX)
         yield engine
 
@@ -37,8 +40,8 @@ def simhost(folder: Path) -> Iterator[SimHost]:
 
 
 @pytest.fixture(scope="session")
-def runai(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
-    config = configuration(folder, simhost)
+def runai(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    config = configuration(folder, simhost) | {"enforcement": request.config.getoption("--enforcement")}
     program = folder / "runai-runtime"
     configure(config, folder / "config.json", program)
     return Runai(engine, simhost, config, program)
@@ -53,6 +56,15 @@ def runai_two(folder: Path, engine: Engine) -> Iterator[Runai]:
         program = folder / "two/runai-runtime"
         configure(config, folder / "two/config.json", program)
         yield Runai(engine, host, config, program, "runai-two")
+
+
+@pytest.fixture(scope="session")
+def runai_agent(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """The same engine and GPU host, where the agent bounds the containers."""
+    config = configuration(folder / "bounded", simhost) | {"enforcement": "agent"}
+    program = folder / "bounded/runai-runtime"
+    configure(config, folder / "bounded/config.json", program)
+    return Runai(engine, simhost, config, program, "runai-agent")
 
 
 @pytest.fixture(autouse=True)

@@ -19,5 +19,6 @@ def gpu_host(request: pytest.FixtureRequest) -> Iterator[GpuHost]:
         value = request.config.getoption(option)
         return Path(value) if value else None
 
-    with start(folder("--engine"), folder("--image"), folder("--programs")) as host:
+    enforcement = request.config.getoption("--enforcement")
+    with start(folder("--engine"), folder("--image"), folder("--programs"), enforcement) as host:
         yield host

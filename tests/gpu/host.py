@@ -103,7 +103,9 @@ class GpuHost:
 
 
 @contextlib.contextmanager
-def start(binaries: Path | None, image: Path | None, programs: Path | None) -> Iterator[GpuHost]:
+def start(
+    binaries: Path | None, image: Path | None, programs: Path | None, enforcement: str = "interposer"
+) -> Iterator[GpuHost]:
     """A host with the machine's own GPU.
 
     binaries: an engine's programs, if not the system's; image: a tar of a root file system, if not busybox's;
@@ -113,7 +115,7 @@ def start(binaries: Path | None, image: Path | None, programs: Path | None) -> I
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runai-gpu-", dir="/var/tmp")))
         program = folder / "runai-runtime"
         engine = Engine({"runai": program}, binaries=binaries)
-        runtime = {"runtime": str(engine.program("runc")), "state": "/run/runai-gpu-test"}
+        runtime = {"runtime": str(engine.program("runc")), "state": "/run/runai-gpu-test", "enforcement": enforcement}
         configure(runtime, folder / "config.json", program)
         stack.enter_context(engine)
         name = "runai-test:gpu"

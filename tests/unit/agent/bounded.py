@@ -56,7 +56,9 @@ class Container:
         state = self.host.state()["gpus"]
         lines = ["runai-agent\t1", f"creator\t{os.getpid()}\t1", "params\t128"]
         lines += [f"gpu\t{gpu['uuid']}\t{share}" for gpu, share in zip(state, shares, strict=False)]
-        lines += [f"node\t{self.host.dev}/{name}" for name in ("nvidiactl", *(f"nvidia{i}" for i in range(len(shares))))]
+        lines += [
+            f"node\t{self.host.dev}/{name}" for name in ("nvidiactl", *(f"nvidia{i}" for i in range(len(shares))))
+        ]
         (self.folder / "agent.conf").write_text("\n".join(lines) + "\n")
         (self.folder / "page").write_bytes(bytes(65536))
         sockets = []
@@ -78,7 +80,7 @@ class Container:
             one.close()
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """rawgpu with these arguments."""
+        """Rawgpu with these arguments."""
         command = [str(self.raw), "-d", str(self.host.dev), *arguments]
         if self.agent:
             command = [str(self.confine), str(self.folder / "agent"), *command]

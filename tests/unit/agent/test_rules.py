@@ -144,9 +144,7 @@ def test_contexts_are_charged_what_no_call_asks_for(container_with: Callable[...
     assert watch.most <= 200 * MIB
 
 
-def test_processes_killed_in_mid_allocation(
-    container: Container, host: SimHost, count: Callable[[int], int]
-) -> None:
+def test_processes_killed_in_mid_allocation(container: Container, host: SimHost, count: Callable[[int], int]) -> None:
     for turn in range(count(1000)):
         program = container.start("pairs", "100000", "64")
         time.sleep(0.005 + turn % 10 / 1000)

@@ -11,7 +11,17 @@ import pytest
 
 from tests.programs.build import tools
 from tests.unit.libvgpu.place import (
-    AGENT_DEVICE, AGENT_MAGIC, AGENT_PAGE_BYTES, FLAGS, LIBVGPU, PAGE_SIZE, SONAMES, TOP, WARNINGS, gcc, policies,
+    AGENT_DEVICE,
+    AGENT_MAGIC,
+    AGENT_PAGE_BYTES,
+    FLAGS,
+    LIBVGPU,
+    PAGE_SIZE,
+    SONAMES,
+    TOP,
+    WARNINGS,
+    gcc,
+    policies,
     sources,
 )  # fmt: skip
 

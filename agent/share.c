@@ -52,6 +52,7 @@ static void publish_processes(void) {
     uint64_t count = 0;
     const struct process *table = process_table();
     atomic_fetch_add(&page->sequence, 1);
+    atomic_thread_fence(memory_order_release); /* the list isn't written before that */
     for (size_t i = 0; i < PROCESSES; i++)
         for (unsigned gpu = 0; gpu < gpus; gpu++)
             if (table[i].pid && table[i].bytes[gpu] && count < AGENT_PROCESSES) {
@@ -67,6 +68,7 @@ void share_publish(bool processes) {
     for (unsigned gpu = 0; gpu < gpus; gpu++) {
         atomic_store(&page->gpu[gpu].share, limits[gpu]);
         atomic_store(&page->gpu[gpu].used, share_used(gpu));
+        atomic_store(&page->device[gpu], holdings_used(gpu) + outside[gpu]);
     }
     if (processes)
         publish_processes();

@@ -14,8 +14,8 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
-PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "bounded"}
-"""The runtimes of the shared engine, and the folders that they lie in."""
+PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b"}
+"""The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +61,9 @@ def runai_two(folder: Path, engine: Engine) -> Iterator[Runai]:
 @pytest.fixture(scope="session")
 def runai_agent(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     """The same engine and GPU host, where the agent bounds the containers."""
-    config = configuration(folder / "bounded", simhost) | {"enforcement": "agent"}
-    program = folder / "bounded/runai-runtime"
-    configure(config, folder / "bounded/config.json", program)
+    config = configuration(folder / "b", simhost) | {"enforcement": "agent"}
+    program = folder / "b/runai-runtime"
+    configure(config, folder / "b/config.json", program)
     return Runai(engine, simhost, config, program, "runai-agent")
 
 

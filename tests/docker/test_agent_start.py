@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from runai_runtime.configure import configure
+from runai_runtime.errors import RefusalError
 from tests.docker.host import CUDASH, Container, Runai
 from tests.programs.build import program
 
@@ -47,7 +49,7 @@ def test_what_the_agent_is_given(runai: Runai) -> None:
     assert page.split()[:4] == ["65536", "/.runai/page", "0", "-r--r--r--"]
     assert "CUDA_SUCCESS" in container.execute(CUDASH, "primary", "alloc 1g")
     grant = json.loads((container.grant / "grant.json").read_text())
-    assert grant["enforcement"] == {"by": "agent"}
+    assert grant["enforcement"] == {"by": "agent", "removed": []}
     started = json.loads((container.grant / "agent.log").read_text())
     links = started.pop("descriptors")
     assert [links[fd] for fd in "012"] == ["/dev/null"] * 3
@@ -70,6 +72,15 @@ def test_what_the_agent_is_given(runai: Runai) -> None:
     assert modes == {"agent": 0o600, "control": 0o600, "page": 0o444}
     runai.engine.docker("rm", "--force", container.id)
     assert grants(runai) == []
+
+
+@pytest.mark.parametrize("number", ["226 0", "195 254", "195 7"])
+@pytest.mark.usefixtures("agent")
+def test_other_doors_to_device_memory_are_closed(runai: Runai, number: str) -> None:
+    major = number.split(maxsplit=1)[0]
+    script = f"mknod /door c {number} && cat /door"
+    done = runai.run("sh", "-c", script, options=(f"--device-cgroup-rule=c {major}:* rwm",), check=False)
+    assert "Operation not permitted" in done.stderr
 
 
 @pytest.mark.usefixtures("agent")
@@ -114,3 +125,9 @@ def test_a_runtime_that_was_not_looked_at(runai: Runai, folder: Path) -> None:
         assert f"{folder}/config.json asks for: it is too old" in said
     finally:
         cache.write_text(saved)
+
+
+def test_a_host_on_which_there_can_be_none_is_not_configured(runai: Runai, tmp_path: Path) -> None:
+    wanted = runai.config | {"enforcement": "agent", "agent": str(tmp_path / "none"), "state": str(tmp_path / "state")}
+    with pytest.raises(RefusalError, match="none is missing on this host"):
+        configure(wanted, tmp_path / "config.json", tmp_path / "runai-runtime")

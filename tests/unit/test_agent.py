@@ -27,19 +27,30 @@ def device(path: str, major: int, minor: int) -> dict[str, Any]:
 
 def test_other_doors_are_taken_out() -> None:
     ours = device("/dev/nvidia0", 195, 0)
+    everything = {"allow": True, "access": "rwm"}
+    leave = {"allow": True, "type": "c", "major": 195, "minor": 0, "access": "rw"}
+    everything_of_nvidia = {"allow": True, "type": "c", "major": 195, "access": "rwm"}
     kept = {"destination": "/data", "source": "/dev/driver", "type": "bind"}
     spec = {
         "linux": {
-            "devices": [ours, device("/dev/dri/card0", 226, 0), device("/dev/x", 226, 128), device("/m", 195, 254)],
-            "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+            "devices": [
+                ours,
+                device("/dev/dri/card0", 226, 0),
+                device("/dev/x", 226, 128),
+                device("/m", 195, 254),
+                device("/dev/hidden", 195, 1),
+            ],
+            "resources": {"devices": [everything, leave, everything_of_nvidia, {**leave, "major": 226}]},
         },
         "mounts": [kept, {"destination": "/dev/dri", "source": "/x"}, {"destination": "/y", "source": "/dev/dri"}],
     }
-    CloseOtherDoors().apply(spec)
+    doors = CloseOtherDoors([0])
+    doors.apply(spec)
     once = copy.deepcopy(spec)
-    assert spec["linux"] == {"devices": [ours], "resources": {"devices": [{"allow": True, "access": "rwm"}, *DENIED]}}
+    assert spec["linux"] == {"devices": [ours], "resources": {"devices": [everything, leave, *DENIED]}}
     assert spec["mounts"] == [kept]
-    CloseOtherDoors().apply(spec)
+    assert doors.removed == ["/dev/dri/card0", "/dev/x", "/m", "/dev/hidden", "/dev/dri", "/y", "c 195:*", "c 226:0"]
+    doors.apply(spec)
     assert spec == once
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runai_runtime import prepare
+from runai_runtime.agent import Agent
+from runai_runtime.commandline import CommandLine
 from runai_runtime.configure import configure
 from runai_runtime.errors import RefusalError
 from tests.docker.host import CUDASH, Container, Runai
@@ -131,3 +135,34 @@ def test_a_host_on_which_there_can_be_none_is_not_configured(runai: Runai, tmp_p
     wanted = runai.config | {"enforcement": "agent", "agent": str(tmp_path / "none"), "state": str(tmp_path / "state")}
     with pytest.raises(RefusalError, match="none is missing on this host"):
         configure(wanted, tmp_path / "config.json", tmp_path / "runai-runtime")
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_create_that_fails_behind_its_start_leaves_no_agent(
+    runai: Runai, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def start(self: Agent) -> int:
+        started.append(real_start(self))
+        return started[0]
+
+    def fail(path: str, text: bytes) -> None:
+        raise RefusalError(f"{path} can't be rewritten with {len(text)} bytes")
+
+    real_start = Agent.start
+    monkeypatch.setattr(Agent, "start", start)
+    monkeypatch.setattr(prepare, "replace", fail)
+    spec = {"root": {"path": "rootfs"}, "process": {"env": ["RUNAI_GPU_MEMORY=3g"]}, "linux": {}}
+    line = CommandLine(["create", "--bundle", str(tmp_path), "x"])
+    with pytest.raises(RefusalError, match="can't be rewritten"):
+        prepare.prepare(
+            line,
+            str(folder / "config.json"),
+            str(tmp_path / "config.json"),
+            json.dumps(spec).encode(),
+            "/usr/sbin/runc",
+        )
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert grants(runai) == []

@@ -1,4 +1,4 @@
-"""The agent's part of a start with a user namespace, and with crun: the listener's socket is reached, the page is in."""
+"""Containers with an agent under crun, and with user namespaces: its socket is reached, its page is there."""
 
 from __future__ import annotations
 

@@ -30,16 +30,12 @@ def test_other_doors_are_taken_out() -> None:
     everything = {"allow": True, "access": "rwm"}
     leave = {"allow": True, "type": "c", "major": 195, "minor": 0, "access": "rw"}
     everything_of_nvidia = {"allow": True, "type": "c", "major": 195, "access": "rwm"}
+    others = [device("/dev/dri/card0", 226, 0), device("/dev/x", 226, 128)]
+    others += [device("/m", 195, 254), device("/dev/hidden", 195, 1)]
     kept = {"destination": "/data", "source": "/dev/driver", "type": "bind"}
     spec = {
         "linux": {
-            "devices": [
-                ours,
-                device("/dev/dri/card0", 226, 0),
-                device("/dev/x", 226, 128),
-                device("/m", 195, 254),
-                device("/dev/hidden", 195, 1),
-            ],
+            "devices": [ours, *others],
             "resources": {"devices": [everything, leave, everything_of_nvidia, {**leave, "major": 226}]},
         },
         "mounts": [kept, {"destination": "/dev/dri", "source": "/x"}, {"destination": "/y", "source": "/dev/dri"}],

@@ -156,13 +156,8 @@ def test_a_create_that_fails_behind_its_start_leaves_no_agent(
     spec = {"root": {"path": "rootfs"}, "process": {"env": ["RUNAI_GPU_MEMORY=3g"]}, "linux": {}}
     line = CommandLine(["create", "--bundle", str(tmp_path), "x"])
     with pytest.raises(RefusalError, match="can't be rewritten"):
-        prepare.prepare(
-            line,
-            str(folder / "config.json"),
-            str(tmp_path / "config.json"),
-            json.dumps(spec).encode(),
-            "/usr/sbin/runc",
-        )
+        text = json.dumps(spec).encode()
+        prepare.prepare(line, str(folder / "config.json"), str(tmp_path / "config.json"), text, "/usr/sbin/runc")
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
     assert grants(runai) == []

@@ -60,8 +60,8 @@ def runtime_fault(runtime: str) -> str:
 
 
 def is_able_crun(runtime: str) -> bool:
-    """A crun up to 1.8.2 has no `features`, while listenerPath is in it since 0.19: there its version tells, and that
-    it was built with seccomp.
+    """A crun may have no `features` (1.8.1 has none), while listenerPath is in it since 0.19: there its version tells,
+    and that it was built with seccomp.
     """
     try:
         said = answer(runtime, "--version")

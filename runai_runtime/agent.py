@@ -16,7 +16,6 @@ from runai_runtime.errors import RefusalError, reason
 from runai_runtime.grant import start_time, write
 from runai_runtime.plan import need
 from runai_runtime.seccomp import HoldAtDriver
-from runai_runtime.spec import entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
@@ -36,11 +35,13 @@ BACKLOG = 64  # the container's own listener, and one for each docker exec that 
 # Bytes of NV_MEMORY_ALLOCATION_PARAMS since a branch of the driver, latest first (NVIDIA's open modules, nvos.h).
 PARAMS = ((545, 128), (525, 120))
 
-# Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM (major 226) and modeset.
+# Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM and modeset. The numbers are
+# the kernel's (Documentation/admin-guide/devices.txt) and the driver's.
+DRM, NVIDIA, NVIDIACTL, MODESET = 226, 195, 255, 254
 OTHER_DOORS = ("/dev/dri", "/dev/nvidia-modeset")
 DENIED: tuple[dict[str, Any], ...] = (
-    {"allow": False, "type": "c", "major": 226, "access": "rwm"},
-    {"allow": False, "type": "c", "major": 195, "minor": 254, "access": "rwm"},
+    {"allow": False, "type": "c", "major": DRM, "access": "rwm"},
+    {"allow": False, "type": "c", "major": NVIDIA, "minor": MODESET, "access": "rwm"},
 )
 
 
@@ -63,9 +64,11 @@ class Agent:
         self.program = need(host.agent)
         self.folder = folder
         self.listener = os.path.join(folder, "agent")
-        self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *nodes_of(shares))]
+        names = [f"nvidia{share.gpu.minor}" for share in shares]
+        self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *names)]
         self.params = params_of(inventory.driver)
         self.shares = shares
+        self.doors = CloseOtherDoors([share.gpu.minor for share in shares])
         self.sockets: list[_socket.socket] = []
         length = len(os.fsencode(self.listener))
         if length > LONGEST_SOCKET:
@@ -75,7 +78,11 @@ class Agent:
             )
 
     def edits(self) -> list[Edit]:
-        return [CloseOtherDoors(), HoldAtDriver(self.listener)]
+        return [self.doors, HoldAtDriver(self.listener)]
+
+    def description(self) -> dict[str, Any]:
+        """For the grant, once the edits are applied."""
+        return {"by": "agent", "removed": self.doors.removed}
 
     def put(self, folder: str, owner: tuple[int, int] | None) -> None:
         """All that the agent needs, into the unfinished FOLDER. OWNER is the container's root on the host: its runtime
@@ -134,10 +141,6 @@ class Agent:
             os.waitpid(pid, 0)
 
 
-def nodes_of(shares: list[Share]) -> list[str]:
-    return [f"nvidia{share.gpu.minor}" for share in shares]
-
-
 def params_of(driver: str) -> int:
     branch = driver.partition(".")[0]
     for since, size in PARAMS:
@@ -160,32 +163,40 @@ def listen(path: str) -> _socket.socket:
 
 
 class CloseOtherDoors:
-    """Takes the devices out by which device memory can be had without the agent."""
+    """Takes the devices out by which device memory can be had without the agent: what isn't of the GPUs with the minor
+    numbers MINORS.
+    """
+
+    def __init__(self, minors: list[int]) -> None:
+        self.kept = {NVIDIACTL, *minors}
+        self.removed: list[str] = []  # for whoever reads the grant
 
     def apply(self, spec: Spec) -> None:
         linux = child(spec, "linux")
-        numbers = {
-            (device.get("major"), device.get("minor")) for device in entries(linux, "devices") if is_door(device)
-        }
-        if numbers:
-            linux["devices"] = [device for device in linux["devices"] if not is_door(device)]
-        if any(is_door(mount) for mount in entries(spec, "mounts")):
-            spec["mounts"] = [mount for mount in spec["mounts"] if not is_door(mount)]
         resources = child(linux, "resources")
-        rules = resources.get("devices")
-        rules = rules if isinstance(rules, list) else []
-        # The last rule counts. One that was there may allow more than these devices.
-        kept = [rule for rule in rules if rule not in DENIED]
-        resources["devices"] = [*kept, *(dict(rule) for rule in DENIED)]
+        for parent, key in ((linux, "devices"), (spec, "mounts"), (resources, "devices")):
+            if isinstance(parent.get(key), list):
+                self.removed += [describe(entry) for entry in parent[key] if self.is_door(entry)]
+                parent[key] = [entry for entry in parent[key] if not self.is_door(entry)]
+        # The last rule counts, and a rule that was there may allow everything.
+        rules = [rule for rule in resources.get("devices") or [] if rule not in DENIED]
+        resources["devices"] = [*rules, *(dict(rule) for rule in DENIED)]
+
+    def is_door(self, entry: object) -> bool:
+        """Whether a device, a mount or a cgroup's leave is for such a device, by its paths or its number."""
+        if not isinstance(entry, dict) or entry.get("allow") is False:
+            return False
+        paths = [entry[key] for key in ("path", "destination", "source") if isinstance(entry.get(key), str)]
+        real = [os.path.realpath(path) for path in paths if "\0" not in path]
+        if any(path == door or path.startswith(f"{door}/") for path in real for door in OTHER_DOORS):
+            return True
+        if entry.get("type") not in ("c", "u"):
+            return False
+        return entry.get("major") == DRM or (entry.get("major") == NVIDIA and entry.get("minor") not in self.kept)
 
 
-def is_door(entry: object) -> bool:
-    """Whether a device or a mount of a spec is such a device, by its paths or its number."""
-    if not isinstance(entry, dict):
-        return False
-    paths = [entry[key] for key in ("path", "destination", "source") if isinstance(entry.get(key), str)]
-    real = [os.path.realpath(path) for path in paths if "\0" not in path]
-    if any(path == door or path.startswith(f"{door}/") for path in real for door in OTHER_DOORS):
-        return True
-    number = (entry.get("major"), entry.get("minor"))
-    return entry.get("type") in ("c", "u") and (number[0] == 226 or number == (195, 254))
+def describe(entry: dict[str, Any]) -> str:
+    """A device, a mount or a rule in a word."""
+    minor = entry.get("minor")
+    number = f"{entry.get('type')} {entry.get('major')}:{'*' if minor in (None, -1) else minor}"
+    return str(entry.get("path") or entry.get("destination") or number)

@@ -139,7 +139,7 @@ def write_grant(
     libcuda: dict[str, str],
     log: str = "",
     owner: tuple[int, int] | None = None,
-    enforcement: dict[str, str] | None = None,
+    enforcement: dict[str, Any] | None = None,
     agent: Agent | None = None,
 ) -> str:
     """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.

@@ -62,7 +62,8 @@ def check(values: object) -> str:
 
 
 def check_driver(driver: object) -> str:
-    if not isinstance(driver, dict) or not isinstance(driver.get("devices", "/dev"), str):
+    devices = driver.get("devices", "/dev") if isinstance(driver, dict) else None
+    if not isinstance(driver, dict) or not isinstance(devices, str) or set(devices) & {"\t", "\n"}:
         return 'its "driver" is not as documented'
     for key in ("libraries", "programs"):
         if not are_texts(driver.get(key, [])):

@@ -64,7 +64,7 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     root = line.root or grants.default_root(runtime)
     log = os.path.abspath(line.log) if line.log else ""
     libcuda = describe(image, inventory)
-    enforcement = {"by": "agent"} if agent else {"by": "interposer", "why": NO_AGENT}
+    enforcement = agent.description() if agent else {"by": "interposer", "why": NO_AGENT}
     grants.write_grant(
         *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
     )

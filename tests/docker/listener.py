@@ -17,18 +17,27 @@ CONTINUE = 1
 
 
 class Listener:
-    """The socket at PATH, as linux.seccomp.listenerPath names it; a context manager."""
+    """Answers at a listening socket, as linux.seccomp.listenerPath names it; a context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, listening: socket.socket) -> None:
         self.requests: list[int] = []  # of each ioctl, 64 bits
         self.messages: list[bytes] = []
-        self._path = path
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._thread = threading.Thread(target=self._serve)
+        self.ended = threading.Event()  # the last of the filters that were handed over
+        self._open = 0
+        self._lock = threading.Lock()
+        self._socket = listening
+        self._thread = threading.Thread(target=self.serve)
+
+    @classmethod
+    def at(cls, path: Path) -> Listener:
+        """At a new socket of that path."""
+        path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen()
+        return cls(listening)
 
     def __enter__(self) -> Listener:
-        self._socket.bind(str(self._path))
-        self._socket.listen()
         self._thread.start()
         return self
 
@@ -38,19 +47,32 @@ class Listener:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
-        self._path.unlink()
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """Until the socket is closed. Each container process that hands over a filter has a thread."""
+        threads = []
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._socket.accept()
                 with connection:
                     message, descriptors, _, _ = socket.recv_fds(connection, 65536, 8)
                 self.messages.append(message)
-                for descriptor in descriptors:
-                    if "seccomp" in os.readlink(f"/proc/self/fd/{descriptor}"):
-                        self._answer(descriptor)
-                    os.close(descriptor)
+                with self._lock:
+                    self._open += 1
+                threads.append(threading.Thread(target=self._serve_one, args=(descriptors,), daemon=True))
+                threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def _serve_one(self, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            if "seccomp" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                self._answer(descriptor)
+            os.close(descriptor)
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self.ended.set()
 
     def _answer(self, notify: int) -> None:
         """Until the last process under the filter has ended."""

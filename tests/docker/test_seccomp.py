@@ -110,7 +110,7 @@ def test_held_requests_reach_the_listener_and_no_others(
     else:
         spec["linux"]["seccomp"] = None if kind == "none" else copy.deepcopy(NO_DRIVERS_PROFILE)
     HoldAtDriver(str(folder / "agent")).apply(spec)
-    with Listener(folder / "agent") as listener:
+    with Listener.at(folder / "agent") as listener:
         done = run(engine, runtime, bundle, spec, "/busybox", "true")
         assert (done.returncode, done.stderr) == (0, "")
         asked = ASKED | ({TIOCSTI: "13"} if kind == "a user's" else {})

@@ -42,18 +42,20 @@ def edited(seccomp: dict[str, Any] | None) -> dict[str, Any]:
 
 def holds(condition: Rule, args: dict[int, int]) -> bool:
     value, second, actual = condition["value"], condition.get("valueTwo", 0), args.get(condition["index"], 0)
-    return {
+    found: bool = {
         "SCMP_CMP_EQ": actual == value,
         "SCMP_CMP_NE": actual != value,
         "SCMP_CMP_MASKED_EQ": actual & value == second,
     }[condition["op"]]
+    return found
 
 
 def applies(one: Rule, args: dict[int, int]) -> bool:
     """As runtimes read a rule: several conditions on one argument are alternatives."""
     conditions = one.get("args") or []
     several = len({condition["index"] for condition in conditions}) < len(conditions)
-    return (any if several else all)(holds(condition, args) for condition in conditions) if conditions else True
+    held = [holds(condition, args) for condition in conditions]
+    return any(held) if several else all(held)
 
 
 def actions(seccomp: dict[str, Any], request: int, **others: int) -> set[str]:

@@ -42,7 +42,8 @@ static void end(struct viewer *viewer)
     free(viewer->counted.list);
 }
 
-/* As own() where an agent counts: both lists name a process as it names itself in the container. */
+/* As own() where an agent counts: both lists name a process as it names itself in the container. Managed memory is in the
+ * account alone. */
 static bool own_of_agent(const struct viewer *viewer, struct process_figure *figure)
 {
     const struct figures *counted = &viewer->counted;
@@ -51,7 +52,10 @@ static bool own_of_agent(const struct viewer *viewer, struct process_figure *fig
         i++;
     if (i == counted->count)
         return false;
-    figure->bytes = counted->list[i].bytes;
+    const struct container *container = &viewer->container;
+    int slot = account_find(container->page, &container->self, figure->pid);
+    uint64_t managed = slot < 0 ? 0 : account_held(container->page, (unsigned)slot, container->gpu);
+    figure->bytes = counted->list[i].bytes + (managed << ACCOUNT_GRANULE_SHIFT);
     return true;
 }
 

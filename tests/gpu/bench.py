@@ -91,8 +91,9 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, help="folder with the compiled test programs")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--enforcement", default="interposer", help="what bounds the containers: interposer or agent")
     options = parser.parse_args()
-    with start(options.engine, options.image, options.programs) as host:
+    with start(options.engine, options.image, options.programs, options.enforcement) as host:
         print(facts(host))
         # One processor for both: which one a process gets makes more of a difference than libvgpu.
         rows = bench(host, cuda_figures, ASKED, options.runs, options.rounds, "--cpuset-cpus=1")

@@ -65,7 +65,7 @@ static void race(struct flipped *flipped, double seconds, struct rm_alloc *messa
 static void swapclass(char **arguments)
 {
     struct gpu gpu = open_gpu();
-    struct rm_memory_params params = {.size = number(arguments[1]) * MIB};
+    struct rm_memory_params params = {.owner = OWNER, .size = number(arguments[1]) * MIB};
     struct rm_alloc message = alloc_message(&gpu, CLASS_MEMORY_SYSTEM, &params, sizeof params);
     struct flipped flipped = {
         .class = (_Atomic uint32_t *)&message.cls, .one = CLASS_MEMORY_SYSTEM, .other = CLASS_MEMORY_LOCAL_USER,
@@ -76,7 +76,7 @@ static void swapclass(char **arguments)
 static void swapsize(char **arguments)
 {
     struct gpu gpu = open_gpu();
-    struct rm_memory_params params = {.size = GRANULE};
+    struct rm_memory_params params = {.owner = OWNER, .size = GRANULE};
     struct rm_alloc message = alloc_message(&gpu, CLASS_MEMORY_LOCAL_USER, &params, sizeof params);
     struct flipped flipped = {
         .size = (_Atomic uint64_t *)&params.size, .one = GRANULE, .other = number(arguments[1]) * MIB,
@@ -86,7 +86,7 @@ static void swapsize(char **arguments)
 
 static struct result physical(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct result result = alloc_class(gpu, CLASS_MEMORY_LOCAL_PHYSICAL, &params, sizeof params, handle);
     *size = params.size;
     return result;

@@ -14,7 +14,7 @@ static struct result ended(long answer, uint32_t status)
 /* As a C library passes a request that is a signed int: the kernel drops the upper half. */
 static struct result highbits(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct rm_alloc message = alloc_message(gpu, CLASS_MEMORY_LOCAL_USER, &params, sizeof params);
     unsigned long what = request(ESC_ALLOC, sizeof message) | 0xFFFFFFFF00000000;
     long answer = syscall(SYS_ioctl, gpu->fd, what, &message);
@@ -36,7 +36,7 @@ static struct result direction(const struct gpu *gpu, uint64_t *size, uint32_t *
         {_IOC_READ | _IOC_WRITE, 0xFF},
     };
     static unsigned turn;
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct rm_alloc message = alloc_message(gpu, CLASS_MEMORY_LOCAL_USER, &params, sizeof params);
     unsigned i = turn++ % (sizeof other / sizeof *other);
     long answer = ioctl(gpu->fd, _IOC(other[i].direction, other[i].type, ESC_ALLOC, sizeof message), &message);
@@ -48,7 +48,7 @@ static struct result direction(const struct gpu *gpu, uint64_t *size, uint32_t *
 /* NVOS21, which has no rights. */
 static struct result old32(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct rm_alloc_old message = {
         .root = gpu->client,
         .parent = gpu->device,
@@ -65,7 +65,7 @@ static struct result old32(const struct gpu *gpu, uint64_t *size, uint32_t *hand
 /* Carried by another request. */
 static struct result xfer(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct rm_alloc message = alloc_message(gpu, CLASS_MEMORY_LOCAL_USER, &params, sizeof params);
     struct rm_xfer carrier = {.command = ESC_ALLOC, .size = sizeof message, .message = (uintptr_t)&message};
     struct result result = call(gpu->fd, ESC_XFER_CMD, &carrier, sizeof carrier, &message.status);
@@ -87,7 +87,7 @@ static struct result int80(const struct gpu *gpu, uint64_t *size, uint32_t *hand
         if (low == MAP_FAILED)
             die("memory below 4 GiB");
     }
-    low->params = (struct rm_memory_params){.size = *size};
+    low->params = (struct rm_memory_params){.owner = OWNER, .size = *size};
     low->message = alloc_message(gpu, CLASS_MEMORY_LOCAL_USER, &low->params, sizeof low->params);
     long answer = 54;
     __asm__ volatile("int $0x80"
@@ -105,7 +105,7 @@ static struct result int80(const struct gpu *gpu, uint64_t *size, uint32_t *hand
 static struct result vidheap(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
     struct rm_vid_heap message = {
-        .root = gpu->client, .parent = gpu->device, .function = VID_HEAP_ALLOC_SIZE, .size = *size,
+        .root = gpu->client, .parent = gpu->device, .function = VID_HEAP_ALLOC_SIZE, .owner = OWNER, .size = *size,
     };
     struct result result = call(gpu->fd, ESC_VID_HEAP_CONTROL, &message, sizeof message, &message.status);
     *size = message.size;
@@ -126,7 +126,7 @@ static struct result allocmemory(const struct gpu *gpu, uint64_t *size, uint32_t
 
 static struct result of_params_size(const struct gpu *gpu, uint64_t *size, uint32_t *handle, size_t said)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct result result = alloc_class(gpu, CLASS_MEMORY_LOCAL_USER, &params, said, handle);
     *size = params.size;
     return result;

@@ -11,6 +11,7 @@
 #include "abi.h"
 
 #define MIB ((uint64_t)1 << 20)
+#define OWNER 0x6e756d31 /* of memory: what it is called in the driver's heap, which wants a name */
 
 /* How a call ended: the errno of the ioctl, or 0 and the driver's status. */
 struct result {

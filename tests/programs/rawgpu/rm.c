@@ -82,7 +82,7 @@ struct result alloc_class(const struct gpu *gpu, uint32_t cls, void *params, siz
 
 struct result alloc_memory(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_memory_params params = {.size = *size};
+    struct rm_memory_params params = {.owner = OWNER, .size = *size};
     struct result result = alloc_class(gpu, CLASS_MEMORY_LOCAL_USER, &params, sizeof params, handle);
     *size = params.size;
     return result;

@@ -92,7 +92,8 @@ struct rm_control {
 
 /* NV_MEMORY_ALLOCATION_PARAMS since 545, of which only the size matters here. */
 struct rm_memory_params {
-    uint8_t before[64];
+    uint32_t owner; /* any number but 0 */
+    uint8_t before[60];
     uint64_t size;
     uint8_t after[56];
 };

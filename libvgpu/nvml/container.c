@@ -154,3 +154,13 @@ uint64_t container_used(const struct container *container, nvmlDevice_t device)
     uint64_t total = account_total(page, container->gpu);
     return ((seen.left < total ? total - seen.left : 0) + seen.outside) << ACCOUNT_GRANULE_SHIFT;
 }
+
+uint64_t container_managed(const struct container *container, uint32_t pid)
+{
+    pthread_once(&once, map_page);
+    if (!page || !process)
+        return 0;
+    struct identity own = self();
+    int slot = account_find(page, &own, pid);
+    return slot < 0 ? 0 : account_held(page, (unsigned)slot, container->gpu) << ACCOUNT_GRANULE_SHIFT;
+}

@@ -24,4 +24,7 @@ nvmlReturn_t container_find(nvmlDevice_t device, struct container *container);
  * (memory that moved outside the allocation calls, processes that have ended) as of 100 ms ago at most. */
 uint64_t container_used(const struct container *container, nvmlDevice_t device);
 
+/* Bytes of managed memory that the process PID has in the account, where the agent counts everything else. */
+uint64_t container_managed(const struct container *container, uint32_t pid);
+
 #endif

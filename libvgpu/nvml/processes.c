@@ -52,10 +52,7 @@ static bool own_of_agent(const struct viewer *viewer, struct process_figure *fig
         i++;
     if (i == counted->count)
         return false;
-    const struct container *container = &viewer->container;
-    int slot = account_find(container->page, &container->self, figure->pid);
-    uint64_t managed = slot < 0 ? 0 : account_held(container->page, (unsigned)slot, container->gpu);
-    figure->bytes = counted->list[i].bytes + (managed << ACCOUNT_GRANULE_SHIFT);
+    figure->bytes = counted->list[i].bytes + container_managed(&viewer->container, figure->pid);
     return true;
 }
 

@@ -22,6 +22,7 @@ struct object {
 };
 
 static struct client clients[CLIENTS];
+static size_t clients_end, live_clients; /* no entry from clients_end on is taken */
 
 /* Open addressing, by root and handle; as many places as a power of two. */
 static struct object *objects;
@@ -44,12 +45,12 @@ uint64_t holdings_used(unsigned gpu) {
     return memory_bytes[gpu] + hidden_bytes[gpu];
 }
 
-struct client *client_table(void) {
-    return clients;
+size_t holdings_clients(void) {
+    return live_clients;
 }
 
 static struct client *find_client(uint32_t root) {
-    for (size_t i = 0; i < CLIENTS; i++)
+    for (size_t i = 0; i < clients_end; i++)
         if (clients[i].root == root)
             return &clients[i];
     return NULL;
@@ -60,10 +61,15 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
     if (client || !root)
         return client;
     client = find_client(0);
+    if (!client && clients_end < CLIENTS)
+        client = &clients[clients_end];
     int copy = client ? dup(file) : -1;
     if (copy < 0)
         return NULL;
     *client = (struct client){.root = root, .file = copy, .remote = remote, .process = process};
+    if (client == &clients[clients_end])
+        clients_end++;
+    live_clients++;
     process->clients++;
     return client;
 }
@@ -252,6 +258,9 @@ void client_remove(struct client *client) {
     (void)close(client->file);
     client->process->clients--;
     memset(client, 0, sizeof *client);
+    live_clients--;
+    while (clients_end > 0 && !clients[clients_end - 1].root)
+        clients_end--;
 }
 
 int holdings_device(const struct client *client, uint32_t handle) {
@@ -291,7 +300,7 @@ static void free_client(struct client *client) {
 
 bool holdings_sweep(void) {
     bool any = false;
-    for (size_t i = 0; i < CLIENTS; i++) {
+    for (size_t i = 0; i < clients_end; i++) {
         struct client *client = &clients[i];
         if (!client->root || (process_lives(client->process) && still_open(client)))
             continue;

@@ -37,7 +37,8 @@ struct memory {
  * too many. */
 struct client *client_of(struct process *process, uint32_t root, int file, int remote);
 
-struct client *client_table(void);
+/* How many there are. */
+size_t holdings_clients(void);
 
 /* Notes an object. For memory BYTES are charged to the client's process on GPU. false where there is no room. */
 bool holdings_add(struct client *client, uint32_t handle, uint32_t parent, enum kind kind, unsigned gpu, uint64_t bytes);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 static struct process table[PROCESSES];
+static size_t end; /* no entry from here on is taken */
 
 /* Which entry a thread was last seen to belong to. */
 #define HINTS 512
@@ -21,6 +22,10 @@ static struct {
 
 struct process *process_table(void) {
     return table;
+}
+
+size_t process_end(void) {
+    return end;
 }
 
 bool process_lives(const struct process *process) {
@@ -58,27 +63,34 @@ void process_forget(struct process *process) {
     if (process->memory >= 0)
         (void)close(process->memory);
     memset(process, 0, sizeof *process);
+    while (end > 0 && !table[end - 1].pid)
+        end--;
+}
+
+/* Those that hold nothing come back when they ask again. */
+static struct process *free_place(void) {
+    for (size_t i = 0; i < end; i++)
+        if (!table[i].pid)
+            return &table[i];
+    if (end < PROCESSES)
+        return &table[end++];
+    for (size_t i = 0; i < end; i++)
+        if (!table[i].clients) {
+            process_forget(&table[i]);
+            return free_place();
+        }
+    return NULL;
 }
 
 static struct process *enter(pid_t pid, pid_t inner) {
-    struct process *place = NULL;
-    for (size_t i = 0; i < PROCESSES && !place; i++)
-        if (!table[i].pid)
-            place = &table[i];
-    /* Those that hold nothing come back when they ask again. */
-    for (size_t i = 0; i < PROCESSES && !place; i++)
-        if (!table[i].clients) {
-            place = &table[i];
-            process_forget(place);
-        }
+    struct process *place = free_place();
     if (!place)
         return NULL;
-    struct process fresh = {.pid = pid, .inner = inner, .handle = -1, .memory = -1};
-    fresh.handle = (int)syscall(SYS_pidfd_open, pid, 0);
-    fresh.memory = open_memory(pid);
-    *place = fresh;
+    *place = (struct process){.pid = pid, .inner = inner, .handle = -1, .memory = -1};
+    place->handle = (int)syscall(SYS_pidfd_open, pid, 0);
+    place->memory = open_memory(pid);
     /* It lives, so what was opened in between by its pid is its own. */
-    if (fresh.handle < 0 || fresh.memory < 0 || !process_lives(place)) {
+    if (place->handle < 0 || place->memory < 0 || !process_lives(place)) {
         process_forget(place);
         return NULL;
     }
@@ -86,7 +98,7 @@ static struct process *enter(pid_t pid, pid_t inner) {
 }
 
 static struct process *find(pid_t pid) {
-    for (size_t i = 0; i < PROCESSES; i++) {
+    for (size_t i = 0; i < end; i++) {
         if (table[i].pid != pid)
             continue;
         if (process_lives(&table[i]))

@@ -35,7 +35,8 @@ bool process_lives(const struct process *process);
 /* Forgets one that holds nothing. */
 void process_forget(struct process *process);
 
-/* The entries, PROCESSES of them. */
+/* The entries, of which those up to process_end() may be taken. */
 struct process *process_table(void);
+size_t process_end(void);
 
 #endif

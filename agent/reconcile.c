@@ -30,10 +30,10 @@ static bool look(unsigned gpu, struct excess *excess) {
     struct process *table = process_table();
     size_t next = 0;
     *excess = (struct excess){0};
-    while (next < PROCESSES) {
+    while (next < process_end()) {
         struct process *asked[PID_INFO_MOST];
         memset(&infos, 0, sizeof infos);
-        for (; next < PROCESSES && infos.count < PID_INFO_MOST; next++)
+        for (; next < process_end() && infos.count < PID_INFO_MOST; next++)
             if (table[next].pid && (table[next].clients || process_lives(&table[next]))) {
                 infos.list[infos.count].pid = (uint32_t)table[next].pid;
                 asked[infos.count++] = &table[next];

@@ -53,7 +53,7 @@ static void publish_processes(void) {
     const struct process *table = process_table();
     atomic_fetch_add(&page->sequence, 1);
     atomic_thread_fence(memory_order_release); /* the list isn't written before that */
-    for (size_t i = 0; i < PROCESSES; i++)
+    for (size_t i = 0; i < process_end(); i++)
         for (unsigned gpu = 0; gpu < gpus; gpu++)
             if (table[i].pid && table[i].bytes[gpu] && count < AGENT_PROCESSES) {
                 atomic_store_explicit(&page->process[count].pid, (uint32_t)table[i].inner, memory_order_relaxed);

@@ -44,8 +44,6 @@ static bool answer(const struct escape *escape, int error) {
 
 /* Writes the message back and answers. false: the caller waits no more. */
 static bool deliver(const struct escape *escape, const void *message, size_t size) {
-    if (!notification_waits(escape->listener, escape->id))
-        return false;
     return answer(escape, process_write(escape->process, escape->message, message, size) ? 0 : EFAULT);
 }
 
@@ -183,10 +181,7 @@ static void alloc_memory(const struct escape *escape, const struct alloc *call, 
     bool taken = taking.status == STATUS_OK;
     if (taken)
         memcpy(message + offsetof(struct alloc, handle), &taking.handle, sizeof taking.handle);
-    bool waits = notification_waits(escape->listener, escape->id);
-    if (waits && taken)
-        waits = process_write(escape->process, call->params, params, length);
-    if (waits && deliver(escape, message, size))
+    if ((!taken || process_write(escape->process, call->params, params, length)) && deliver(escape, message, size))
         return;
     undo(escape, &taking);
     if (taken) { /* what it asks again with */

@@ -15,6 +15,7 @@
 #define TOTAL_SHIFT 40 /* libvgpu/account.c */
 
 static int state = -1, account = -1;
+static uint64_t seen[ACCOUNT_GPUS];
 
 void managed_set_folder(int folder) {
     state = folder;
@@ -39,12 +40,17 @@ static int open_account(void) {
 }
 
 uint64_t managed_bytes(unsigned gpu) {
+    return seen[gpu];
+}
+
+uint64_t managed_look(unsigned gpu) {
     uint64_t word = 0;
     if (account < 0)
         account = open_account();
     /* Never mapped: whoever writes it could cut it short under us. */
     off_t at = (off_t)(offsetof(struct account_page, total) + gpu * sizeof word);
     if (account < 0 || pread(account, &word, sizeof word, at) != (ssize_t)sizeof word)
-        return 0;
-    return word >> TOTAL_SHIFT << ACCOUNT_GRANULE_SHIFT;
+        return seen[gpu];
+    seen[gpu] = word >> TOTAL_SHIFT << ACCOUNT_GRANULE_SHIFT;
+    return seen[gpu];
 }

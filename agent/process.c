@@ -112,8 +112,9 @@ static struct process *find(pid_t pid) {
 struct process *process_of(pid_t thread) {
     unsigned at = (unsigned)thread % HINTS;
     struct process *known = &table[hints[at].entry];
-    if (hints[at].thread == thread && known->pid && syscall(SYS_tgkill, known->pid, thread, 0) == 0 &&
-        process_lives(known))
+    /* Should the pid be another process's by now: the address space and the descriptors that we ask are still the old
+     * one's, and answer nothing. */
+    if (hints[at].thread == thread && known->pid && syscall(SYS_tgkill, known->pid, thread, 0) == 0)
         return known;
     pid_t pid = 0, inner = 0;
     if (!look_up(thread, &pid, &inner))

@@ -2,6 +2,7 @@
 #include "driver.h"
 #include "holdings.h"
 #include "journal.h"
+#include "managed.h"
 #include "share.h"
 
 #include <signal.h>
@@ -74,6 +75,7 @@ void reconcile(const struct config *config) {
         struct excess excess;
         if (!look(gpu, &excess))
             continue;
+        (void)managed_look(gpu);
         uint64_t charged = holdings_memory(gpu);
         share_set_outside(gpu, excess.total > charged ? excess.total - charged : 0);
         judge(gpu, &excess);

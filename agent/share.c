@@ -36,6 +36,7 @@ uint64_t share_limit(unsigned gpu) {
 }
 
 bool share_fits(unsigned gpu, uint64_t bytes) {
+    (void)managed_look(gpu);
     uint64_t used = share_used(gpu);
     return used <= limits[gpu] && bytes <= limits[gpu] - used;
 }

@@ -10,6 +10,7 @@
 #include "journal.h"
 #include "managed.h"
 #include "notification.h"
+#include "process.h"
 #include "privilege.h"
 #include "reconcile.h"
 #include "share.h"
@@ -73,10 +74,11 @@ static void handle(const struct epoll_event *event) {
     }
 }
 
-static bool any_client(void) {
-    const struct client *table = client_table();
-    for (size_t i = 0; i < CLIENTS; i++)
-        if (table[i].root)
+/* Whether somebody holds device memory, or may have taken some without us. */
+static bool any_to_look_at(void) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < PROCESSES; i++)
+        if (table[i].pid && (table[i].clients || table[i].continued))
             return true;
     return false;
 }
@@ -102,7 +104,7 @@ static void run(void) {
     while (is_needed()) {
         struct epoll_event happened[16];
         int64_t now = now_ms();
-        bool busy = any_client();
+        bool busy = any_to_look_at();
         if (busy && now >= next_look) {
             reconcile(&config);
             last_look = now;

@@ -2,6 +2,7 @@
 #include "driver.h"
 #include "holdings.h"
 #include "journal.h"
+#include "process.h"
 #include "share.h"
 
 #include <signal.h>
@@ -34,7 +35,7 @@ static bool look(unsigned gpu, struct excess *excess) {
         struct process *asked[PID_INFO_MOST];
         memset(&infos, 0, sizeof infos);
         for (; next < PROCESSES && infos.count < PID_INFO_MOST; next++)
-            if (table[next].pid && (table[next].clients || process_lives(&table[next]))) {
+            if (table[next].pid) {
                 infos.list[infos.count].pid = (uint32_t)table[next].pid;
                 asked[infos.count++] = &table[next];
             }
@@ -43,7 +44,8 @@ static bool look(unsigned gpu, struct excess *excess) {
         if (!driver_figures(gpu, &infos))
             return false;
         for (uint32_t i = 0; i < infos.count; i++) {
-            uint64_t got = figure(&infos.list[i]), charged = asked[i]->bytes[gpu];
+            uint64_t got = process_has_pid(asked[i]) ? figure(&infos.list[i]) : 0, charged = asked[i]->bytes[gpu];
+            asked[i]->figure[gpu] = got;
             excess->total += got;
             if (got > charged && got - charged > excess->bytes) {
                 excess->bytes = got - charged;
@@ -70,7 +72,7 @@ static void judge(unsigned gpu, const struct excess *excess) {
 
 void reconcile(const struct config *config) {
     (void)holdings_sweep();
-    for (unsigned gpu = 0; gpu < config->gpus; gpu++) {
+    for (unsigned gpu = 0; driver_open(config) && gpu < config->gpus; gpu++) {
         struct excess excess;
         if (!look(gpu, &excess))
             continue;
@@ -78,5 +80,6 @@ void reconcile(const struct config *config) {
         share_set_outside(gpu, excess.total > charged ? excess.total - charged : 0);
         judge(gpu, &excess);
     }
+    process_reap();
     share_publish(true);
 }

@@ -388,8 +388,10 @@ static void answer_dup(const struct escape *escape) {
         return;
     }
     bool good = call.status == STATUS_OK;
-    if (good)
+    if (good) {
         client_confirm(client);
+        (void)recall_free(escape->process->pid, call.root, call.handle);
+    }
     if (good && !holdings_dup(client, call.handle, call.parent, call.source_root, call.source)) {
         driver_free(escape, call.root, call.parent, call.handle);
         call.status = STATUS_NO_MEMORY;

@@ -105,6 +105,9 @@ static void put(const struct object *object) {
     taken++;
 }
 
+/* A duplicate takes nothing of the share, and its entry is memory of the host's. */
+#define OBJECTS ((size_t)1 << 20)
+
 /* Room for one more; those that are gone are left out on the way. */
 static bool make_room(void) {
     if (taken * 2 < places)
@@ -112,6 +115,8 @@ static bool make_room(void) {
     size_t live = 0, before = places;
     for (size_t i = 0; i < before; i++)
         live += objects[i].kind != OBJECT_FREE && objects[i].kind != OBJECT_GONE;
+    if (live >= OBJECTS)
+        return false;
     size_t wanted = live * 4 < 256 ? 256 : before;
     while (wanted < live * 4)
         wanted *= 2;

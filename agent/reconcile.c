@@ -63,11 +63,13 @@ static void judge(unsigned gpu, const struct excess *excess) {
     if (looks_above[gpu] < LOOKS)
         return;
     looks_above[gpu] = 0;
+    bool ended = syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0) == 0;
+    if (!ended)
+        return; /* it has ended, and another has its file: what it took stays in the account */
     journal("process %d was ended: it took %llu bytes on GPU %u around the agent, which brought the container to %llu of "
             "%llu",
             (int)excess->process->pid, (unsigned long long)excess->bytes, gpu, (unsigned long long)share_used(gpu),
             (unsigned long long)share);
-    (void)syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0);
 }
 
 void reconcile(const struct config *config) {

@@ -83,7 +83,6 @@ static void foreclaim(char **arguments)
     kill(parent, SIGKILL);
     while (getppid() == parent)
         usleep(1000);
-    usleep(300000); /* some looks of the agent's */
     uint64_t more = size;
     result = alloc_memory(&gpu, &more, &handle);
     printf("%llu bytes, then ", (unsigned long long)size);
@@ -176,30 +175,49 @@ static void *swap_late(void *nothing)
     return nothing;
 }
 
-/* System memory, of which another thread makes the device's only after the look: the agent never sees a request for it.
- * Until it worked once. */
-static void swaplate(char **arguments)
+/* Until it worked, or until the agent saw it: whether it worked. */
+static bool swap_once(uint64_t size)
 {
     struct gpu gpu = open_gpu();
-    uint64_t size = number(arguments[0]) * MIB - 1; /* the driver rounds up what it takes of the device */
     struct rm_memory_params params = {.size = size};
     struct rm_alloc message = alloc_message(&gpu, CLASS_MEMORY_SYSTEM, &params, sizeof params);
+    struct result result = {0};
     pthread_t thread;
     late.class = (_Atomic uint32_t *)&message.cls;
     if (pthread_create(&thread, NULL, swap_late, NULL) != 0)
         die("a thread");
-    for (int64_t delay = 1000000; params.size == size; delay = delay > 20000 ? delay * 99 / 100 : 1000000) {
+    for (int64_t delay = 500000; params.size == size && !refused(result); delay = delay * 99 / 100) {
         message.cls = CLASS_MEMORY_SYSTEM;
         message.handle = 0;
         late.delay = delay;
-        (void)call(gpu.fd, ESC_ALLOC, &message, sizeof message, &message.status);
+        result = call(gpu.fd, ESC_ALLOC, &message, sizeof message, &message.status);
         while (late.delay >= 0)
             ;
     }
-    late.stop = true;
-    printf("%llu bytes\n", (unsigned long long)params.size);
+    return !refused(result);
+}
+
+/* System memory, of which another thread makes the device's only after the look: the agent never sees a request for it
+ * by the process in which it works. */
+static void swaplate(char **arguments)
+{
+    uint64_t size = number(arguments[0]) * MIB - 1; /* the driver rounds up what it takes of the device */
+    int status;
+    do {
+        pid_t child = fork();
+        if (child < 0)
+            die("fork");
+        if (child == 0) {
+            if (!swap_once(size))
+                _exit(1);
+            sleep(1); /* some looks of the agent's */
+            _exit(0);
+        }
+        if (waitpid(child, &status, 0) < 0)
+            die("waitpid");
+    } while (WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    printf("%s\n", WIFSIGNALED(status) ? "ended" : "kept");
     fflush(stdout);
-    wait_for_input();
 }
 
 /* One message at one address in two address spaces. */

@@ -35,6 +35,7 @@ static _Alignas(4096) uint8_t params[PARAMS_MOST];
 
 static void let_through(const struct escape *escape) {
     *escape->let_through = true;
+    escape->process->continued = true;
     notification_continue(escape->listener, escape->id);
 }
 
@@ -118,6 +119,7 @@ static int take(const struct escape *escape, struct taking *taking, void *messag
         return errno;
     if (taking->status != STATUS_OK)
         return 0;
+    client_confirm(client);
     (void)recall_free(escape->process->pid, taking->root, taking->handle);
     if (share_fits((unsigned)gpu, taking->size + hidden) &&
         holdings_add(client, taking->handle, taking->parent, OBJECT_MEMORY, (unsigned)gpu, taking->size)) {
@@ -196,12 +198,16 @@ static void make_object(const struct escape *escape, const struct alloc *call, s
     struct alloc copy = *call;
     struct client *client = client_for(escape, call->root);
     copy.params = call->params ? (uintptr_t)params : 0;
+    copy.rights = 0; /* an address, which would be one of ours */
     if (!client || !driver_call(escape->file, CALL_ALLOC, &copy)) {
         (void)answer(escape, client ? errno : ENOMEM);
         return;
     }
     copy.params = call->params;
+    copy.rights = call->rights;
     bool made = copy.status == STATUS_OK;
+    if (made)
+        client_confirm(client);
     if (made && gpu >= 0)
         (void)holdings_add(client, copy.handle, copy.parent, kind, (unsigned)gpu, 0);
     bool heard = !made || !call->params || process_write(escape->process, call->params, params, length);
@@ -240,7 +246,8 @@ static void alloc_context(const struct escape *escape, struct alloc *call) {
         return;
     }
     client = client_for(escape, call->root); /* the look for room may have freed it */
-    if (client && call->handle) {
+    /* A handle that is taken: the driver refuses it, and what it stands for stays. */
+    if (client && client->confirmed && call->handle && !holdings_know(client, call->handle)) {
         (void)holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0);
         let_through(escape);
     } else if (read_params(escape, call, CONTEXT_PARAMS)) {
@@ -272,6 +279,9 @@ static void answer_alloc_old(const struct escape *escape) {
         struct alloc same = {
             .root = call.root, .parent = call.parent, .handle = call.handle, .class = call.class, .params = call.params};
         alloc_memory(escape, &same, (uint8_t *)&call, sizeof call, offsetof(struct alloc_old, status));
+    } else if (call.class == CLASS_CONTEXT_SHARE) { /* no driver library of today asks for one in this form */
+        call.status = STATUS_NOT_SUPPORTED;
+        (void)deliver(escape, &call, sizeof call);
     } else {
         let_through(escape);
     }
@@ -344,6 +354,8 @@ static void answer_free(const struct escape *escape) {
         }
         if (call.status == STATUS_OK) {
             struct client *client = client_for(escape, call.root);
+            if (client)
+                client_confirm(client);
             if (client && call.handle == call.root)
                 client_remove(client);
             else if (client)
@@ -371,6 +383,10 @@ static void answer_dup(const struct escape *escape) {
         return;
     }
     bool good = call.status == STATUS_OK;
+    if (good) {
+        client_confirm(client);
+        (void)recall_free(escape->process->pid, call.root, call.handle);
+    }
     if (good && !holdings_dup(client, call.handle, call.parent, call.source_root, call.source)) {
         driver_free(escape, call.root, call.parent, call.handle);
         call.status = STATUS_NO_MEMORY;
@@ -410,13 +426,14 @@ bool escape_answer(const struct config *config, int listener, const struct secco
     }
     escape.file = process_descriptor(escape.process, escape.remote);
     if (escape.file < 0 || !driver_is_node(escape.file))
-        notification_continue(listener, escape.id); /* some other file's call of that number; a bad descriptor is the kernel's to tell */
+        let_through(&escape); /* another file's call of that number, or a bad descriptor; it may be a device's when it is made */
     else if (notice->data.arch != NATIVE)
         (void)answer(&escape, EPERM); /* 32-bit programs: no driver of today has CUDA for them */
     else if (!driver_open(config))
         (void)answer(&escape, ENODEV);
     else
         dispatch(&escape, call);
+    client_forget_unconfirmed();
     if (escape.file >= 0)
         (void)close(escape.file);
     share_publish(true);

@@ -7,7 +7,7 @@
 #include <linux/seccomp.h>
 #include <stdbool.h>
 
-/* Answers NOTICE, which came from LISTENER. Whether a device file's call was let through. */
+/* Answers NOTICE, which came from LISTENER. Whether the call was let through. */
 bool escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice);
 
 #endif

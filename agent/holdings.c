@@ -23,6 +23,7 @@ struct object {
 
 static struct client clients[CLIENTS];
 static size_t clients_end, live_clients; /* no entry from clients_end on is taken */
+static struct client *newest; /* while it isn't confirmed */
 
 /* Open addressing, by root and handle; as many places as a power of two. */
 static struct object *objects;
@@ -71,7 +72,18 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
         clients_end++;
     live_clients++;
     process->clients++;
+    newest = client;
     return client;
+}
+
+void client_confirm(struct client *client) {
+    client->confirmed = true;
+}
+
+void client_forget_unconfirmed(void) {
+    if (newest && newest->root && !newest->confirmed)
+        client_remove(newest);
+    newest = NULL;
 }
 
 static size_t home(uint32_t root, uint32_t handle) {
@@ -99,6 +111,9 @@ static void put(const struct object *object) {
     taken++;
 }
 
+/* A duplicate takes nothing of the share, and its entry is memory of the host's. */
+#define OBJECTS ((size_t)1 << 20)
+
 /* Room for one more; those that are gone are left out on the way. */
 static bool make_room(void) {
     if (taken * 2 < places)
@@ -106,6 +121,8 @@ static bool make_room(void) {
     size_t live = 0, before = places;
     for (size_t i = 0; i < before; i++)
         live += objects[i].kind != OBJECT_FREE && objects[i].kind != OBJECT_GONE;
+    if (live >= OBJECTS)
+        return false;
     size_t wanted = live * 4 < 256 ? 256 : before;
     while (wanted < live * 4)
         wanted *= 2;
@@ -263,12 +280,21 @@ void client_remove(struct client *client) {
         clients_end--;
 }
 
+bool holdings_know(const struct client *client, uint32_t handle) {
+    return find(client->root, handle) != NULL;
+}
+
 int holdings_device(const struct client *client, uint32_t handle) {
     const struct object *object = find(client->root, handle);
     return object && object->kind == OBJECT_DEVICE ? (int)object->memory : -1;
 }
 
-/* Whether the process still has the file open, under whatever number. */
+/* How many descriptors are looked at in one sweep: a process may have a million, and a new number for each file every time. */
+#define DESCRIPTORS 20000
+static unsigned to_look_at;
+
+/* Whether the process still has the file open, under whatever number. Yes as well where that can't be told now, and where
+ * no descriptor is to be seen: those of a process whose first thread has ended aren't. */
 static bool still_open(struct client *client) {
     pid_t self = getpid(), pid = client->process->pid;
     long same = syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, client->remote);
@@ -279,27 +305,32 @@ static bool still_open(struct client *client) {
     cleanup_closedir DIR *folder = opendir(path);
     if (!folder)
         return true;
+    bool any = false;
     for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
         int fd = atoi(entry->d_name);
-        if (entry->d_name[0] == '.' || syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, fd) != 0)
+        if (entry->d_name[0] == '.')
+            continue;
+        any = true;
+        if (!to_look_at)
+            return true;
+        to_look_at--;
+        if (syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, fd) != 0)
             continue;
         client->remote = fd;
         return true;
     }
-    return false;
+    return !any;
 }
 
 static void free_client(struct client *client) {
     struct free_call call = {.root = client->root, .handle = client->root};
     (void)driver_call(client->file, CALL_FREE, &call);
-    struct process *process = client->process;
     client_remove(client);
-    if (!process->clients && !process_lives(process))
-        process_forget(process);
 }
 
 bool holdings_sweep(void) {
     bool any = false;
+    to_look_at = DESCRIPTORS;
     for (size_t i = 0; i < clients_end; i++) {
         struct client *client = &clients[i];
         if (!client->root || (process_lives(client->process) && still_open(client)))

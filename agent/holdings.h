@@ -14,6 +14,7 @@
 /* One client: a root object. It lives as long as its file, of which the agent has a copy from the first charge on. */
 struct client {
     uint32_t root; /* 0: the entry is free */
+    bool confirmed; /* the driver has taken a call for it through its file */
     int file;
     int remote; /* the caller's number for that file */
     struct process *process;
@@ -40,6 +41,13 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
 /* How many there are. */
 size_t holdings_clients(void);
 
+/* The driver has taken a call of CLIENT: it is one, and of that file. */
+void client_confirm(struct client *client);
+
+/* Forgets the client that the last client_of() made, if it wasn't confirmed: anybody can name a root that another is going
+ * to have. */
+void client_forget_unconfirmed(void);
+
 /* Notes an object. For memory BYTES are charged to the client's process on GPU. false where there is no room. */
 bool holdings_add(struct client *client, uint32_t handle, uint32_t parent, enum kind kind, unsigned gpu, uint64_t bytes);
 
@@ -52,6 +60,9 @@ void holdings_remove(struct client *client, uint32_t handle);
 
 /* A client is gone, with all its objects. */
 void client_remove(struct client *client);
+
+/* Whether CLIENT has an object HANDLE. */
+bool holdings_know(const struct client *client, uint32_t handle);
 
 /* The GPU of the device object HANDLE; -1 if it is none that is known. */
 int holdings_device(const struct client *client, uint32_t handle);

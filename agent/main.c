@@ -10,6 +10,7 @@
 #include "journal.h"
 #include "managed.h"
 #include "notification.h"
+#include "process.h"
 #include "privilege.h"
 #include "reconcile.h"
 #include "share.h"
@@ -79,6 +80,15 @@ static void serve_all(void) {
     }
 }
 
+/* Whether somebody holds device memory, or may have taken some without us. */
+static bool any_to_look_at(void) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid && (table[i].clients || table[i].continued))
+            return true;
+    return false;
+}
+
 static int64_t now_ms(void) {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
@@ -98,7 +108,7 @@ static bool is_needed(void) {
 static void run(void) {
     while (is_needed()) {
         int64_t now = now_ms();
-        bool busy = holdings_clients() > 0;
+        bool busy = any_to_look_at();
         if (busy && now >= next_look) {
             reconcile(&config);
             last_look = now;

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static struct process table[PROCESSES];
@@ -29,7 +31,12 @@ size_t process_end(void) {
 }
 
 bool process_lives(const struct process *process) {
-    return syscall(SYS_pidfd_send_signal, process->handle, 0, NULL, 0) == 0;
+    struct pollfd ended = {.fd = process->handle, .events = POLLIN};
+    return poll(&ended, 1, 0) == 0;
+}
+
+bool process_has_pid(const struct process *process) {
+    return syscall(SYS_pidfd_send_signal, process->handle, 0, NULL, 0) == 0 || kill(process->pid, 0) < 0;
 }
 
 /* Thread group and the pid in the innermost namespace, from /proc/THREAD/status. */
@@ -51,13 +58,13 @@ static bool look_up(pid_t thread, pid_t *pid, pid_t *inner) {
     return *pid > 0;
 }
 
-static int open_memory(pid_t pid) {
+static int open_memory(pid_t thread) {
     char path[32];
-    (void)snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
+    (void)snprintf(path, sizeof path, "/proc/%d/mem", (int)thread);
     return open(path, O_RDWR | O_CLOEXEC);
 }
 
-void process_forget(struct process *process) {
+static void forget(struct process *process) {
     if (process->handle >= 0)
         (void)close(process->handle);
     if (process->memory >= 0)
@@ -67,7 +74,21 @@ void process_forget(struct process *process) {
         end--;
 }
 
-/* Those that hold nothing come back when they ask again. */
+static bool holds_nothing(const struct process *process) {
+    for (unsigned gpu = 0; gpu < ACCOUNT_GPUS; gpu++)
+        if (process->figure[gpu] || process->bytes[gpu])
+            return false;
+    return !process->clients && !(process->continued && process_lives(process));
+}
+
+void process_reap(void) {
+    for (size_t i = 0; i < end; i++)
+        if (table[i].pid && !process_lives(&table[i]) && holds_nothing(&table[i]))
+            forget(&table[i]);
+}
+
+/* A place for one more. Those that hold nothing come back when they ask again; one that may have taken memory itself
+ * stays, or its memory would be forgotten with it. */
 static struct process *free_place(void) {
     for (size_t i = 0; i < end; i++)
         if (!table[i].pid)
@@ -75,23 +96,28 @@ static struct process *free_place(void) {
     if (end < PROCESSES)
         return &table[end++];
     for (size_t i = 0; i < end; i++)
-        if (!table[i].clients) {
-            process_forget(&table[i]);
-            return free_place();
+        if (holds_nothing(&table[i])) {
+            forget(&table[i]);
+            end = i < end ? end : i + 1;
+            return &table[i];
         }
     return NULL;
 }
 
-static struct process *enter(pid_t pid, pid_t inner) {
+/* Whether THREAD is one of PROCESS's, so that what was opened by its id just now is the process's own. */
+static bool has_thread(const struct process *process, pid_t thread) {
+    return syscall(SYS_tgkill, process->pid, thread, 0) == 0 && process_lives(process);
+}
+
+static struct process *enter(pid_t pid, pid_t inner, pid_t thread) {
     struct process *place = free_place();
     if (!place)
         return NULL;
-    *place = (struct process){.pid = pid, .inner = inner, .handle = -1, .memory = -1};
+    *place = (struct process){.pid = pid, .inner = inner, .thread = thread};
     place->handle = (int)syscall(SYS_pidfd_open, pid, 0);
-    place->memory = open_memory(pid);
-    /* It lives, so what was opened in between by its pid is its own. */
-    if (place->handle < 0 || place->memory < 0 || !process_lives(place)) {
-        process_forget(place);
+    place->memory = open_memory(thread);
+    if (place->handle < 0 || place->memory < 0 || !has_thread(place, thread)) {
+        forget(place);
         return NULL;
     }
     return place;
@@ -103,8 +129,6 @@ static struct process *find(pid_t pid) {
             continue;
         if (process_lives(&table[i]))
             return &table[i];
-        if (!table[i].clients)
-            process_forget(&table[i]);
     }
     return NULL;
 }
@@ -114,15 +138,18 @@ struct process *process_of(pid_t thread) {
     struct process *known = &table[hints[at].entry];
     /* Should the pid be another process's by now: the address space and the descriptors that we ask are still the old
      * one's, and answer nothing. */
-    if (hints[at].thread == thread && known->pid && syscall(SYS_tgkill, known->pid, thread, 0) == 0)
+    if (hints[at].thread == thread && known->pid && syscall(SYS_tgkill, known->pid, thread, 0) == 0) {
+        known->thread = thread;
         return known;
+    }
     pid_t pid = 0, inner = 0;
     if (!look_up(thread, &pid, &inner))
         return NULL;
     struct process *found = find(pid);
     if (!found)
-        found = enter(pid, inner);
+        found = enter(pid, inner, thread);
     if (found) {
+        found->thread = thread;
         hints[at].thread = thread;
         hints[at].entry = (uint16_t)(found - table);
     }
@@ -131,8 +158,8 @@ struct process *process_of(pid_t thread) {
 
 /* After an exec the old address space is empty: nothing comes of it. */
 static bool renew(struct process *process) {
-    int memory = open_memory(process->pid);
-    if (memory < 0 || !process_lives(process)) {
+    int memory = open_memory(process->thread);
+    if (memory < 0 || !has_thread(process, process->thread)) {
         if (memory >= 0)
             (void)close(memory);
         return false;
@@ -143,16 +170,19 @@ static bool renew(struct process *process) {
 }
 
 bool process_read(struct process *process, uint64_t address, void *buffer, size_t size) {
-    if (address > INT64_MAX)
-        return false;
-    ssize_t got = pread(process->memory, buffer, size, (off_t)address);
-    if (got == 0 && renew(process))
-        got = pread(process->memory, buffer, size, (off_t)address);
-    return got == (ssize_t)size;
+    /* Not by /proc/PID/mem: that stays with the address space from before an exec, which a process that shared it can
+     * keep, and the driver would read another message than we do. */
+    struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size}; /* NOLINT(performance-no-int-to-ptr) */
+    return process_vm_readv(process->thread, &here, 1, &there, 1, 0) == (ssize_t)size;
 }
 
 bool process_write(struct process *process, uint64_t address, const void *buffer, size_t size) {
-    return address <= INT64_MAX && pwrite(process->memory, buffer, size, (off_t)address) == (ssize_t)size;
+    if (address > INT64_MAX)
+        return false;
+    ssize_t put = pwrite(process->memory, buffer, size, (off_t)address);
+    if (put == 0 && renew(process))
+        put = pwrite(process->memory, buffer, size, (off_t)address);
+    return put == (ssize_t)size;
 }
 
 int process_descriptor(const struct process *process, int fd) {

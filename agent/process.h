@@ -14,26 +14,33 @@
 struct process {
     pid_t pid; /* 0: the entry is free */
     pid_t inner; /* in the container's pid namespace */
+    pid_t thread; /* that waits for an answer: its leader may have ended */
     int handle; /* pidfd */
     int memory; /* /proc/PID/mem: bound to the address space, whoever has the pid later */
     unsigned clients; /* of the driver's, that the agent knows */
+    bool continued;   /* made a call itself, which may take memory at any time until its end */
+    uint64_t figure[ACCOUNT_GPUS]; /* what it had when the driver was last asked */
     uint64_t bytes[ACCOUNT_GPUS]; /* held by its clients, as charged */
 };
 
 /* The process of THREAD, which is waiting for an answer. NULL where there is none, or too many. */
 struct process *process_of(pid_t thread);
 
-/* Copies SIZE bytes from or to its memory. false where they aren't all there. */
+/* Copies SIZE bytes from the memory that its waiting thread has now, or to it. false where they aren't all there. */
 bool process_read(struct process *process, uint64_t address, void *buffer, size_t size);
 bool process_write(struct process *process, uint64_t address, const void *buffer, size_t size);
 
 /* A copy of its descriptor FD; -1. */
 int process_descriptor(const struct process *process, int fd);
 
+/* Whether a thread of it does: one that only wasn't waited for has ended. */
 bool process_lives(const struct process *process);
 
-/* Forgets one that holds nothing. */
-void process_forget(struct process *process);
+/* Whether its pid is its own or nobody's: not that of one that came later. */
+bool process_has_pid(const struct process *process);
+
+/* Forgets those that have ended and hold nothing. Not while one is in use. */
+void process_reap(void);
 
 /* The entries, of which those up to process_end() may be taken. */
 struct process *process_table(void);

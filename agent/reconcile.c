@@ -3,6 +3,7 @@
 #include "holdings.h"
 #include "journal.h"
 #include "managed.h"
+#include "process.h"
 #include "share.h"
 
 #include <signal.h>
@@ -35,7 +36,7 @@ static bool look(unsigned gpu, struct excess *excess) {
         struct process *asked[PID_INFO_MOST];
         memset(&infos, 0, sizeof infos);
         for (; next < process_end() && infos.count < PID_INFO_MOST; next++)
-            if (table[next].pid && (table[next].clients || process_lives(&table[next]))) {
+            if (table[next].pid) {
                 infos.list[infos.count].pid = (uint32_t)table[next].pid;
                 asked[infos.count++] = &table[next];
             }
@@ -44,7 +45,8 @@ static bool look(unsigned gpu, struct excess *excess) {
         if (!driver_figures(gpu, &infos))
             return false;
         for (uint32_t i = 0; i < infos.count; i++) {
-            uint64_t got = figure(&infos.list[i]), charged = asked[i]->bytes[gpu];
+            uint64_t got = process_has_pid(asked[i]) ? figure(&infos.list[i]) : 0, charged = asked[i]->bytes[gpu];
+            asked[i]->figure[gpu] = got;
             excess->total += got;
             if (got > charged && got - charged > excess->bytes) {
                 excess->bytes = got - charged;
@@ -62,16 +64,18 @@ static void judge(unsigned gpu, const struct excess *excess) {
     if (looks_above[gpu] < LOOKS)
         return;
     looks_above[gpu] = 0;
+    bool ended = syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0) == 0;
+    if (!ended)
+        return; /* it has ended, and another has its file: what it took stays in the account */
     journal("process %d was ended: it took %llu bytes on GPU %u around the agent, which brought the container to %llu of "
             "%llu",
             (int)excess->process->pid, (unsigned long long)excess->bytes, gpu, (unsigned long long)share_used(gpu),
             (unsigned long long)share);
-    (void)syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0);
 }
 
 void reconcile(const struct config *config) {
     (void)holdings_sweep();
-    for (unsigned gpu = 0; gpu < config->gpus; gpu++) {
+    for (unsigned gpu = 0; driver_open(config) && gpu < config->gpus; gpu++) {
         struct excess excess;
         if (!look(gpu, &excess))
             continue;
@@ -80,5 +84,6 @@ void reconcile(const struct config *config) {
         share_set_outside(gpu, excess.total > charged ? excess.total - charged : 0);
         judge(gpu, &excess);
     }
+    process_reap();
     share_publish(true);
 }

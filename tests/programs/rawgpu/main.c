@@ -5,7 +5,8 @@
  */
 #include "rawgpu.h"
 
-static const struct subcommand *const tables[] = {form_commands, attack_commands, sharing_commands, load_commands};
+static const struct subcommand *const tables[] = {form_commands, attack_commands, sharing_commands, load_commands,
+                                                 account_commands};
 
 static void usage(void)
 {

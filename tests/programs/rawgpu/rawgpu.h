@@ -65,4 +65,5 @@ struct subcommand {
     void (*run)(char **arguments);
 };
 
-extern const struct subcommand form_commands[], attack_commands[], sharing_commands[], load_commands[];
+extern const struct subcommand form_commands[], attack_commands[], sharing_commands[], load_commands[],
+    account_commands[];

@@ -64,9 +64,11 @@ def test_it_bounds_and_ends(other: Runai) -> None:
     assert other.simhost.used() == 0
 
 
-@pytest.mark.parametrize("options", ["--user=1000", "--pid=host", "--read-only", "--init", "--cap-drop=ALL"])
+@pytest.mark.parametrize(
+    "options", ["--user=1000", "--pid=host --userns=host", "--read-only", "--init", "--cap-drop=ALL"]
+)
 def test_as_people_start_containers(other: Runai, options: str) -> None:
-    assert other.run(*FILL, memory="1g", options=(*tools(), options)).stdout == FILLED
+    assert other.run(*FILL, memory="1g", options=(*tools(), *options.split())).stdout == FILLED
 
 
 def test_stop_and_start(other: Runai) -> None:
@@ -137,8 +139,7 @@ def test_a_profile_that_denies_ioctl(runai_agent: Runai, tmp_path: Path) -> None
     """Nothing of it is opened by the rules of the agent."""
     option = profile_option(tmp_path, permissive(DENY_ALL))
     done = runai_agent.run(*FILL, memory="1g", options=(*tools(), option), check=False)
-    assert done.returncode != 0 and "allocations" not in done.stdout
-    assert "errno 13" in done.stdout or "lets it ask no NVIDIA driver for memory" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "errno 13\n")
 
 
 def test_no_request_no_change(runai_agent: Runai) -> None:

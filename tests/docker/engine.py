@@ -195,9 +195,15 @@ class Engine:
     def restart_dockerd(self, *, kill: bool = False) -> None:
         """End dockerd (with kill: by SIGKILL, as a crash would) and start it again; containerd stays."""
         if kill:
-            self._daemons["dockerd"].kill()
+            self.kill_dockerd()
         self._end("dockerd")
         self._start_dockerd()
+
+    def kill_dockerd(self) -> None:
+        """End dockerd as a crash would; restart_dockerd() brings it back."""
+        daemon = self._daemons.pop("dockerd")
+        daemon.kill()
+        daemon.wait()
 
     def log(self, daemon: str = "dockerd", lines: int = 20) -> str:
         """The last lines that a daemon wrote."""

@@ -68,27 +68,30 @@ static void driver_free(const struct escape *escape, uint32_t root, uint32_t par
     (void)driver_call(escape->file, CALL_FREE, &call);
 }
 
-/* ---- frees whose answer the caller didn't get --------------------------------------------------------------- */
+/* ---- frees that are made again ------------------------------------------------------------------------------- */
 
-#define UNHEARD 64
+/* A caller that a signal interrupts makes its call again. It can miss an answer of which the kernel says that it was
+ * taken, so the last frees are all remembered. The driver is asked first: the name may be another object's by now. */
+
+#define FREED 64
 static struct {
     pid_t pid;
     uint32_t root, handle;
-} unheard[UNHEARD];
-static unsigned next_unheard;
+} freed[FREED];
+static unsigned next_freed;
 
 static void remember_free(pid_t pid, uint32_t root, uint32_t handle) {
-    unheard[next_unheard].pid = pid;
-    unheard[next_unheard].root = root;
-    unheard[next_unheard].handle = handle;
-    next_unheard = (next_unheard + 1) % UNHEARD;
+    freed[next_freed].pid = pid;
+    freed[next_freed].root = root;
+    freed[next_freed].handle = handle;
+    next_freed = (next_freed + 1) % FREED;
 }
 
 /* Whether that free was made already. It is forgotten with that. */
 static bool recall_free(pid_t pid, uint32_t root, uint32_t handle) {
-    for (unsigned i = 0; i < UNHEARD; i++)
-        if (unheard[i].pid == pid && unheard[i].root == root && unheard[i].handle == handle) {
-            unheard[i].pid = 0;
+    for (unsigned i = 0; i < FREED; i++)
+        if (freed[i].pid == pid && freed[i].root == root && freed[i].handle == handle) {
+            freed[i].pid = 0;
             return true;
         }
     return false;
@@ -350,24 +353,23 @@ static void answer_free(const struct escape *escape) {
         return;
     }
     pid_t pid = escape->process->pid;
-    if (recall_free(pid, call.root, call.handle)) {
-        call.status = STATUS_OK;
-    } else {
-        if (!driver_call(escape->file, CALL_FREE, &call)) {
-            (void)answer(escape, errno);
-            return;
-        }
-        if (call.status == STATUS_OK) {
-            struct client *client = client_for(escape, call.root);
-            if (client)
-                client_confirm(client);
-            if (client && call.handle == call.root)
-                client_remove(client);
-            else if (client)
-                holdings_remove(client, call.handle);
-        }
+    if (!driver_call(escape->file, CALL_FREE, &call)) {
+        (void)answer(escape, errno);
+        return;
     }
-    if (!deliver(escape, &call, sizeof call) && call.status == STATUS_OK)
+    if (call.status == STATUS_OK) {
+        struct client *client = client_for(escape, call.root);
+        if (client)
+            client_confirm(client);
+        if (client && call.handle == call.root)
+            client_remove(client);
+        else if (client)
+            holdings_remove(client, call.handle);
+    } else if (recall_free(pid, call.root, call.handle)) {
+        call.status = STATUS_OK;
+    }
+    (void)deliver(escape, &call, sizeof call);
+    if (call.status == STATUS_OK)
         remember_free(pid, call.root, call.handle);
 }
 

@@ -97,6 +97,34 @@ static bool recall_free(pid_t pid, uint32_t root, uint32_t handle) {
     return false;
 }
 
+/* ---- memory that is asked for again --------------------------------------------------------------------------- */
+
+/* As with frees: the message that is made again has the handle that it was answered with. */
+static struct {
+    pid_t thread;
+    uint32_t root, handle;
+    uint64_t message;
+} given[FREED];
+static unsigned next_given;
+
+static void remember_given(const struct escape *escape, uint32_t root, uint32_t handle) {
+    given[next_given].thread = escape->process->thread;
+    given[next_given].root = root;
+    given[next_given].handle = handle;
+    given[next_given].message = escape->message;
+    next_given = (next_given + 1) % FREED;
+}
+
+/* Whether this very message was answered with HANDLE, which is still there. */
+static bool was_given(const struct escape *escape, uint32_t root, uint32_t handle) {
+    bool found = false;
+    for (unsigned i = 0; handle && i < FREED; i++)
+        found = found || (given[i].thread == escape->process->thread && given[i].root == root &&
+                          given[i].handle == handle && given[i].message == escape->message);
+    const struct client *client = found ? client_for(escape, root) : NULL;
+    return client && client->process == escape->process && holdings_know(client, handle);
+}
+
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 
 /* A request for device memory, in whichever form. MAKE asks the driver; SIZE is what it asked for, then what it got. */
@@ -167,6 +195,10 @@ static bool make_class(const struct escape *escape, struct taking *taking, void 
 static void alloc_memory(const struct escape *escape, const struct alloc *call, uint8_t *message, size_t size,
                          size_t status_at) {
     size_t length = escape->config->params_bytes;
+    if (was_given(escape, call->root, call->handle)) {
+        (void)deliver(escape, message, size); /* its status is that of the first time */
+        return;
+    }
     uint8_t before[PARAMS_MOST];
     struct taking taking = {.root = call->root, .parent = call->parent, .handle = call->handle, .make = make_class};
     memset(params, 0, sizeof params);
@@ -191,8 +223,11 @@ static void alloc_memory(const struct escape *escape, const struct alloc *call, 
     bool waits = notification_waits(escape->listener, escape->id);
     if (waits && taken)
         waits = process_write(escape->process, call->params, params, length);
-    if (waits && deliver(escape, message, size))
+    if (waits && deliver(escape, message, size)) {
+        if (taken)
+            remember_given(escape, taking.root, taking.handle);
         return;
+    }
     undo(escape, &taking);
     if (taken) { /* what it asks again with */
         (void)process_write(escape->process, call->params, before, length);

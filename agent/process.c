@@ -160,7 +160,7 @@ static bool renew(struct process *process) {
 bool process_read(struct process *process, uint64_t address, void *buffer, size_t size) {
     /* Not by /proc/PID/mem: that stays with the address space from before an exec, which a process that shared it can
      * keep, and the driver would read another message than we do. */
-    struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size}; /* NOLINT(performance-no-int-to-ptr) */
+    struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size};
     return process_vm_readv(process->thread, &here, 1, &there, 1, 0) == (ssize_t)size;
 }
 

@@ -66,30 +66,61 @@ static void driver_free(const struct escape *escape, uint32_t root, uint32_t par
     (void)driver_call(escape->file, CALL_FREE, &call);
 }
 
-/* ---- frees whose answer the caller didn't get --------------------------------------------------------------- */
+/* ---- frees that are made again ------------------------------------------------------------------------------- */
 
-#define UNHEARD 64
+/* A caller that a signal interrupts makes its call again. It can miss an answer of which the kernel says that it was
+ * taken, so the last frees are all remembered. The driver is asked first: the name may be another object's by now. */
+
+#define FREED 64
 static struct {
     pid_t pid;
     uint32_t root, handle;
-} unheard[UNHEARD];
-static unsigned next_unheard;
+} freed[FREED];
+static unsigned next_freed;
 
 static void remember_free(pid_t pid, uint32_t root, uint32_t handle) {
-    unheard[next_unheard].pid = pid;
-    unheard[next_unheard].root = root;
-    unheard[next_unheard].handle = handle;
-    next_unheard = (next_unheard + 1) % UNHEARD;
+    freed[next_freed].pid = pid;
+    freed[next_freed].root = root;
+    freed[next_freed].handle = handle;
+    next_freed = (next_freed + 1) % FREED;
 }
 
 /* Whether that free was made already. It is forgotten with that. */
 static bool recall_free(pid_t pid, uint32_t root, uint32_t handle) {
-    for (unsigned i = 0; i < UNHEARD; i++)
-        if (unheard[i].pid == pid && unheard[i].root == root && unheard[i].handle == handle) {
-            unheard[i].pid = 0;
+    for (unsigned i = 0; i < FREED; i++)
+        if (freed[i].pid == pid && freed[i].root == root && freed[i].handle == handle) {
+            freed[i].pid = 0;
             return true;
         }
     return false;
+}
+
+/* ---- memory that is asked for again --------------------------------------------------------------------------- */
+
+/* As with frees: the message that is made again has the handle that it was answered with. */
+static struct {
+    pid_t thread;
+    uint32_t root, handle;
+    uint64_t message;
+} given[FREED];
+static unsigned next_given;
+
+static void remember_given(const struct escape *escape, uint32_t root, uint32_t handle) {
+    given[next_given].thread = escape->process->thread;
+    given[next_given].root = root;
+    given[next_given].handle = handle;
+    given[next_given].message = escape->message;
+    next_given = (next_given + 1) % FREED;
+}
+
+/* Whether this very message was answered with HANDLE, which is still there. */
+static bool was_given(const struct escape *escape, uint32_t root, uint32_t handle) {
+    bool found = false;
+    for (unsigned i = 0; handle && i < FREED; i++)
+        found = found || (given[i].thread == escape->process->thread && given[i].root == root &&
+                          given[i].handle == handle && given[i].message == escape->message);
+    const struct client *client = found ? client_for(escape, root) : NULL;
+    return client && client->process == escape->process && holdings_know(client, handle);
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
@@ -162,6 +193,10 @@ static bool make_class(const struct escape *escape, struct taking *taking, void 
 static void alloc_memory(const struct escape *escape, const struct alloc *call, uint8_t *message, size_t size,
                          size_t status_at) {
     size_t length = escape->config->params_bytes;
+    if (was_given(escape, call->root, call->handle)) {
+        (void)deliver(escape, message, size); /* its status is that of the first time */
+        return;
+    }
     uint8_t before[PARAMS_MOST];
     struct taking taking = {.root = call->root, .parent = call->parent, .handle = call->handle, .make = make_class};
     memset(params, 0, sizeof params);
@@ -183,8 +218,11 @@ static void alloc_memory(const struct escape *escape, const struct alloc *call, 
     bool taken = taking.status == STATUS_OK;
     if (taken)
         memcpy(message + offsetof(struct alloc, handle), &taking.handle, sizeof taking.handle);
-    if ((!taken || process_write(escape->process, call->params, params, length)) && deliver(escape, message, size))
+    if ((!taken || process_write(escape->process, call->params, params, length)) && deliver(escape, message, size)) {
+        if (taken)
+            remember_given(escape, taking.root, taking.handle);
         return;
+    }
     undo(escape, &taking);
     if (taken) { /* what it asks again with */
         (void)process_write(escape->process, call->params, before, length);
@@ -345,24 +383,23 @@ static void answer_free(const struct escape *escape) {
         return;
     }
     pid_t pid = escape->process->pid;
-    if (recall_free(pid, call.root, call.handle)) {
-        call.status = STATUS_OK;
-    } else {
-        if (!driver_call(escape->file, CALL_FREE, &call)) {
-            (void)answer(escape, errno);
-            return;
-        }
-        if (call.status == STATUS_OK) {
-            struct client *client = client_for(escape, call.root);
-            if (client)
-                client_confirm(client);
-            if (client && call.handle == call.root)
-                client_remove(client);
-            else if (client)
-                holdings_remove(client, call.handle);
-        }
+    if (!driver_call(escape->file, CALL_FREE, &call)) {
+        (void)answer(escape, errno);
+        return;
     }
-    if (!deliver(escape, &call, sizeof call) && call.status == STATUS_OK)
+    if (call.status == STATUS_OK) {
+        struct client *client = client_for(escape, call.root);
+        if (client)
+            client_confirm(client);
+        if (client && call.handle == call.root)
+            client_remove(client);
+        else if (client)
+            holdings_remove(client, call.handle);
+    } else if (recall_free(pid, call.root, call.handle)) {
+        call.status = STATUS_OK;
+    }
+    (void)deliver(escape, &call, sizeof call);
+    if (call.status == STATUS_OK)
         remember_free(pid, call.root, call.handle);
 }
 

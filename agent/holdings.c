@@ -289,7 +289,7 @@ int holdings_device(const struct client *client, uint32_t handle) {
     return object && object->kind == OBJECT_DEVICE ? (int)object->memory : -1;
 }
 
-/* How many descriptors are looked at in one sweep: a process may have a million, and a new number for each file every time. */
+/* How many descriptors are looked at in one sweep: a process may have a million, and a new number for a file each time. */
 #define DESCRIPTORS 20000
 static unsigned to_look_at;
 

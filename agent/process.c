@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static struct process table[PROCESSES];
-static size_t end; /* no entry from here on is taken */
+static size_t table_end; /* no entry from here on is taken */
 
 /* Which entry a thread was last seen to belong to. */
 #define HINTS 512
@@ -27,7 +27,7 @@ struct process *process_table(void) {
 }
 
 size_t process_end(void) {
-    return end;
+    return table_end;
 }
 
 bool process_lives(const struct process *process) {
@@ -52,8 +52,8 @@ static bool look_up(pid_t thread, pid_t *pid, pid_t *inner) {
     if (!group || !names)
         return false;
     *pid = (pid_t)strtol(group + 7, NULL, 10);
-    const char *end = strchr(names + 9, '\n');
-    const char *last = end ? memrchr(names, '\t', (size_t)(end - names)) : NULL;
+    const char *line_end = strchr(names + 9, '\n');
+    const char *last = line_end ? memrchr(names, '\t', (size_t)(line_end - names)) : NULL;
     *inner = last ? (pid_t)strtol(last + 1, NULL, 10) : *pid;
     return *pid > 0;
 }
@@ -70,8 +70,8 @@ static void forget(struct process *process) {
     if (process->memory >= 0)
         (void)close(process->memory);
     memset(process, 0, sizeof *process);
-    while (end > 0 && !table[end - 1].pid)
-        end--;
+    while (table_end > 0 && !table[table_end - 1].pid)
+        table_end--;
 }
 
 static bool holds_nothing(const struct process *process) {
@@ -82,7 +82,7 @@ static bool holds_nothing(const struct process *process) {
 }
 
 void process_reap(void) {
-    for (size_t i = 0; i < end; i++)
+    for (size_t i = 0; i < table_end; i++)
         if (table[i].pid && !process_lives(&table[i]) && holds_nothing(&table[i]))
             forget(&table[i]);
 }
@@ -90,15 +90,15 @@ void process_reap(void) {
 /* A place for one more. Those that hold nothing come back when they ask again; one that may have taken memory itself
  * stays, or its memory would be forgotten with it. */
 static struct process *free_place(void) {
-    for (size_t i = 0; i < end; i++)
+    for (size_t i = 0; i < table_end; i++)
         if (!table[i].pid)
             return &table[i];
-    if (end < PROCESSES)
-        return &table[end++];
-    for (size_t i = 0; i < end; i++)
+    if (table_end < PROCESSES)
+        return &table[table_end++];
+    for (size_t i = 0; i < table_end; i++)
         if (holds_nothing(&table[i])) {
             forget(&table[i]);
-            end = i < end ? end : i + 1;
+            table_end = i < table_end ? table_end : i + 1;
             return &table[i];
         }
     return NULL;
@@ -124,7 +124,7 @@ static struct process *enter(pid_t pid, pid_t inner, pid_t thread) {
 }
 
 static struct process *find(pid_t pid) {
-    for (size_t i = 0; i < end; i++) {
+    for (size_t i = 0; i < table_end; i++) {
         if (table[i].pid != pid)
             continue;
         if (process_lives(&table[i]))
@@ -136,9 +136,7 @@ static struct process *find(pid_t pid) {
 struct process *process_of(pid_t thread) {
     unsigned at = (unsigned)thread % HINTS;
     struct process *known = &table[hints[at].entry];
-    /* Should the pid be another process's by now: the address space and the descriptors that we ask are still the old
-     * one's, and answer nothing. */
-    if (hints[at].thread == thread && known->pid && syscall(SYS_tgkill, known->pid, thread, 0) == 0) {
+    if (hints[at].thread == thread && known->pid && has_thread(known, thread)) {
         known->thread = thread;
         return known;
     }
@@ -172,7 +170,7 @@ static bool renew(struct process *process) {
 bool process_read(struct process *process, uint64_t address, void *buffer, size_t size) {
     /* Not by /proc/PID/mem: that stays with the address space from before an exec, which a process that shared it can
      * keep, and the driver would read another message than we do. */
-    struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size}; /* NOLINT(performance-no-int-to-ptr) */
+    struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size};
     return process_vm_readv(process->thread, &here, 1, &there, 1, 0) == (ssize_t)size;
 }
 

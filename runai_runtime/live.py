@@ -5,6 +5,7 @@ Not for the hot path. With the interposer alone there is nobody to tell: each pr
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -118,7 +119,7 @@ def tell(state: int, container: str, gpu: int, size: int) -> int:
     """Have the agent bound GPU (its place in `limits`) at SIZE bytes; the bytes that are held of it then."""
     try:
         answer = ask(state, f"share {gpu} {size}\n")
-    except TimeoutError as error:
+    except (TimeoutError, BlockingIOError) as error:  # the latter: others fill the queue of one that is stopped
         raise RefusalError(
             f"the agent of {container} didn't answer within {SECONDS} seconds; see whether it is stopped, or start the "
             "container anew"
@@ -137,12 +138,15 @@ def tell(state: int, container: str, gpu: int, size: int) -> int:
 
 
 def ask(state: int, request: str) -> str:
-    """The agent's answer, a line: it closes after one request."""
+    """The agent's answer, a line: it closes after one request. Raises OSError where there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.settimeout(SECONDS)
         agent.connect(f"/proc/self/fd/{state}/control")
         agent.sendall(request.encode())
-        return agent.recv(256).decode("ascii", "replace")
+        answer = agent.recv(256)
+    if not answer:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    return answer.decode("ascii", "replace")
 
 
 def put_back(state: int, folder: str, before: list[int], limits: str) -> None:

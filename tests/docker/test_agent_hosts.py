@@ -83,7 +83,7 @@ def test_stop_and_start(other: Runai) -> None:
 
 def test_a_container_that_can_not_start(other: Runai) -> None:
     done = other.run("/nowhere", memory="1g", check=False)
-    assert done.returncode == 127 and "/nowhere" in done.stderr
+    assert done.returncode in (125, 127) and "/nowhere" in done.stderr  # docker reads runc's words, not crun's
     wait_for(lambda: agents(other.state) == [])
     assert other.run("true", memory="1g").returncode == 0  # crun calls no hook for the one before; this create does it
     assert {path.name for path in other.state.iterdir()} <= {"host.json", "libvgpu"}

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sysconfig
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

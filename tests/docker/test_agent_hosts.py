@@ -81,6 +81,26 @@ def test_stop_and_start(other: Runai) -> None:
     wait_for(lambda: agents(other.state) == [])
 
 
+def test_a_container_that_can_not_start(other: Runai) -> None:
+    done = other.run("/nowhere", memory="1g", check=False)
+    assert done.returncode in (125, 127) and "/nowhere" in done.stderr  # docker reads runc's words, not crun's
+    wait_for(lambda: agents(other.state) == [])
+    assert other.run("true", memory="1g").returncode == 0  # crun calls no hook for the one before; this create does it
+    assert {path.name for path in other.state.iterdir()} <= {"host.json", "libvgpu"}
+
+
+def test_pause(other: Runai) -> None:
+    """A frozen caller waits in no way of the agent's."""
+    container = Container(other, "sh", "-c", f"while {' '.join(FILL)}; do :; done", memory="1g", options=tools())
+    container.wait_for("status")
+    for _ in range(3):
+        other.engine.docker("pause", container.id)
+        other.engine.docker("unpause", container.id)
+    other.engine.docker("rm", "-f", container.id)
+    wait_for(lambda: agents(other.state) == [])
+    assert other.simhost.used() == 0
+
+
 # ---- profiles ----------------------------------------------------------------------------------------------------
 
 REQUESTS = "/usr/local/bin/requests"

@@ -57,9 +57,11 @@ static bool look(unsigned gpu, struct excess *excess) {
     return true;
 }
 
-static void judge(unsigned gpu, const struct excess *excess) {
+/* OUTSIDE is the sum over all processes: many may each have taken a little. The one that took most is ended, then the
+ * next. A share that was lowered under what was charged ends nobody. */
+static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
     uint64_t share = share_limit(gpu), room = share / TOLERANCE;
-    bool above = share_used(gpu) > share + room && excess->process && excess->bytes > room;
+    bool above = share_used(gpu) > share + room && outside > room && excess->process;
     looks_above[gpu] = above ? looks_above[gpu] + 1 : 0;
     if (looks_above[gpu] < LOOKS)
         return;
@@ -81,8 +83,9 @@ void reconcile(const struct config *config) {
             continue;
         (void)managed_look(gpu);
         uint64_t charged = holdings_memory(gpu);
-        share_set_outside(gpu, excess.total > charged ? excess.total - charged : 0);
-        judge(gpu, &excess);
+        uint64_t outside = excess.total > charged ? excess.total - charged : 0;
+        share_set_outside(gpu, outside);
+        judge(gpu, outside, &excess);
     }
     process_reap();
     share_publish(true);

@@ -155,8 +155,8 @@ def test_a_create_that_fails_behind_its_start_leaves_no_agent(
     monkeypatch.setattr(prepare, "replace", fail)
     spec = {"root": {"path": "rootfs"}, "process": {"env": ["RUNAI_GPU_MEMORY=3g"]}, "linux": {}}
     line = CommandLine(["create", "--bundle", str(tmp_path), "x"])
+    text = json.dumps(spec).encode()
     with pytest.raises(RefusalError, match="can't be rewritten"):
-        text = json.dumps(spec).encode()
         prepare.prepare(line, str(folder / "config.json"), str(tmp_path / "config.json"), text, "/usr/sbin/runc")
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)

@@ -74,7 +74,11 @@ class Container:
         environment = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1"}
         with (self.folder / "agent.stderr").open("wb") as errors:
             self.agent = subprocess.Popen(
-                [agent, self.folder], preexec_fn=place, close_fds=False, env=environment, stderr=errors
+                [agent, self.folder],
+                preexec_fn=place,  # noqa: PLW1509 - it takes no lock, and pass_fds can't change a number
+                close_fds=False,
+                env=environment,
+                stderr=errors,
             )
         for one in sockets:
             one.close()

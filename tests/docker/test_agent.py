@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from pathlib import Path
 
 import pytest
 
+from tests.docker.agents import agents, wait_for
 from tests.docker.host import CUDASH, Container, Runai
 from tests.programs.build import program
 
@@ -58,19 +57,9 @@ def test_an_exec_is_bounded_too(runai_agent: Runai, tools: tuple[str, ...]) -> N
     assert answers == ["15 allocations, 1006632960 bytes, status 0x51\n"] * 3
 
 
-def agents() -> int:
-    names = [path.read_text() for path in Path("/proc").glob("[0-9]*/comm") if path.exists()]
-    return names.count("runai-agent\n")
-
-
 def test_the_agent_ends_with_its_container(runai_agent: Runai, tools: tuple[str, ...]) -> None:
-    before = agents()
     container = Container(runai_agent, "sleep", "60", memory="1g", options=tools)
-    assert agents() == before + 1
+    assert len(agents(container.grant)) == 1
     runai_agent.engine.docker("rm", "-f", container.id)
-    for _ in range(100):
-        if agents() == before:
-            break
-        time.sleep(0.02)
-    assert agents() == before
+    wait_for(lambda: agents(container.grant) == [])
     assert not container.grant.exists()

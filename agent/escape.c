@@ -39,7 +39,9 @@ static void let_through(const struct escape *escape) {
     notification_continue(escape->listener, escape->id);
 }
 
+/* The page comes first: whoever has its answer may look at it. */
 static bool answer(const struct escape *escape, int error) {
+    share_publish(true);
     return notification_answer(escape->listener, escape->id, error);
 }
 
@@ -170,6 +172,7 @@ static void undo(const struct escape *escape, const struct taking *taking) {
     struct client *client = client_for(escape, taking->root);
     if (client)
         holdings_remove(client, taking->handle);
+    share_publish(true);
 }
 
 static bool make_class(const struct escape *escape, struct taking *taking, void *message) {
@@ -473,6 +476,5 @@ bool escape_answer(const struct config *config, int listener, const struct secco
     client_forget_unconfirmed();
     if (escape.file >= 0)
         (void)close(escape.file);
-    share_publish(true);
     return was_let_through;
 }

@@ -453,12 +453,12 @@ static void counted(size_t i, pid_t pid, unsigned gpu, uint64_t bytes)
     atomic_store(&agent.process[i].bytes, bytes);
 }
 
-/* All lists show what the agent counts, and the account isn't asked. */
+/* All lists show what the agent counts, and the process's part of the account: beside an agent that is managed memory. */
 static void test_agent(void)
 {
-    counted(0, two, 0, HELD_BY_TWO);
+    counted(0, two, 0, HELD_BY_TWO - (CONTEXT + 20 * MIB));
     counted(1, 900000, 1, MIB); /* a neighbour's pid, on another GPU */
-    counted(2, one, 0, HELD_BY_ONE);
+    counted(2, one, 0, HELD_BY_ONE - (CONTEXT + 10 * MIB));
     atomic_store(&agent.process_count, 3);
     atomic_store(&agent.gpu[0].share, SHARE);
     atomic_store(&agent.gpu[0].used, HELD_BY_ONE + HELD_BY_TWO);

@@ -453,12 +453,21 @@ static void counted(size_t i, pid_t pid, unsigned gpu, uint64_t bytes)
     atomic_store(&agent.process[i].bytes, bytes);
 }
 
+/* What a process has in the account: nothing, if it was killed before. */
+static uint64_t in_account(pid_t pid)
+{
+    struct account_page *page = account_map(RUNAI_DIR "/account/page", false);
+    struct identity self = identity_self();
+    int slot = account_find(page, &self, (uint32_t)pid);
+    return slot < 0 ? 0 : account_held(page, (unsigned)slot, 0) << ACCOUNT_GRANULE_SHIFT;
+}
+
 /* All lists show what the agent counts, and the process's part of the account: beside an agent that is managed memory. */
 static void test_agent(void)
 {
-    counted(0, two, 0, HELD_BY_TWO - (CONTEXT + 20 * MIB));
+    counted(0, two, 0, HELD_BY_TWO - in_account(two));
     counted(1, 900000, 1, MIB); /* a neighbour's pid, on another GPU */
-    counted(2, one, 0, HELD_BY_ONE - (CONTEXT + 10 * MIB));
+    counted(2, one, 0, HELD_BY_ONE - in_account(one));
     atomic_store(&agent.process_count, 3);
     atomic_store(&agent.gpu[0].share, SHARE);
     atomic_store(&agent.gpu[0].used, HELD_BY_ONE + HELD_BY_TWO);

@@ -26,8 +26,8 @@ def host(request: pytest.FixtureRequest, folder: Path, simhost: SimHost) -> Iter
     agent.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -I {STUB} "$@"\n')
     agent.chmod(0o755)
     runtime = {"runc": "/usr/sbin/runc", "crun": "/usr/bin/crun"}[name]
-    # A socket's path ends at 107 bytes, and other tests have other letters.
-    state = folder / {"runc remapped": "v", "crun": "w", "crun remapped": "y"}[request.param]
+    # A socket's path ends at 107 bytes, and other tests have letters.
+    state = folder / {"runc remapped": "1", "crun": "2", "crun remapped": "3"}[request.param]
     own = {"enforcement": "agent", "agent": str(agent), "state": str(state), "fitted": str(home / "fitted")}
     config = configuration(home, simhost, runtime) | own
     with Engine({"runai": home / "runai-runtime"}, crun=name == "crun", remap=bool(remapped)) as engine:

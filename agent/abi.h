@@ -21,8 +21,6 @@
 /* The request that the driver's header makes of a call: read and write, type 'F'. */
 #define REQUEST(call) ((unsigned long)(0xc0004600u | (call)))
 
-#define CLASS_ROOT 0x0u
-#define CLASS_ROOT_NON_PRIVILEGED 0x1u
 #define CLASS_ROOT_CLIENT 0x41u
 #define CLASS_MEMORY_LOCAL_USER 0x40u
 #define CLASS_DEVICE 0x80u

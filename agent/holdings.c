@@ -21,6 +21,12 @@ struct object {
     enum kind kind;
 };
 
+struct memory {
+    uint64_t bytes;
+    uint32_t references;
+    uint16_t gpu, process; /* process: the index of who is charged */
+};
+
 static struct client clients[CLIENTS];
 static size_t clients_end, live_clients; /* no entry from clients_end on is taken */
 static struct client *newest; /* while it isn't confirmed */

@@ -25,14 +25,7 @@ struct client {
     uint32_t parent[PARENTS];
 };
 
-
 enum kind { OBJECT_FREE, OBJECT_MEMORY, OBJECT_DEVICE, OBJECT_CONTEXT, OBJECT_GONE };
-
-struct memory {
-    uint64_t bytes;
-    uint32_t references;
-    uint16_t gpu, process; /* process: the index of who is charged */
-};
 
 /* The client ROOT of PROCESS that uses FILE (of which a copy is kept; REMOTE is its number there); NULL where there are
  * too many. */
@@ -72,8 +65,7 @@ int holdings_device(const struct client *client, uint32_t handle);
 void holdings_contexts(struct client *client, unsigned gpu, uint32_t contexts);
 uint64_t holdings_context_cost(const struct client *client, unsigned gpu, uint32_t contexts);
 
-/* One that sees memory that isn't needed any more: clients whose process has ended, or has closed their file, are freed
- * through our copy of it. Whether there was any. */
+/* Frees the clients whose process has ended, or has closed their file, through our copy of it. Whether there was any. */
 bool holdings_sweep(void);
 
 /* Bytes that are charged on GPU: those of memory, and all. */

@@ -30,7 +30,7 @@ enum { SOCKET = 3, CONTROL = 4, FIRST_OTHER = 5 };
 #define LISTENERS 1024
 
 /* What is waited for: the two sockets, the creator, then the listeners. With poll, not epoll: a call then wakes us on its
- * own processor and at once (SYNC_WAKE_UP), which epoll doesn't hand on: 10 µs a call. */
+ * own processor and at once (SYNC_WAKE_UP), which epoll doesn't hand on. */
 enum { HANDOVER, REQUEST_OF_ROOT, CREATOR, FIRST_LISTENER };
 static struct pollfd watched[FIRST_LISTENER + LISTENERS];
 static nfds_t count = FIRST_LISTENER;

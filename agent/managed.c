@@ -12,8 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TOTAL_SHIFT 40 /* libvgpu/account.c */
-
 static int state = -1, account = -1;
 static uint64_t seen[ACCOUNT_GPUS];
 
@@ -51,6 +49,6 @@ uint64_t managed_look(unsigned gpu) {
     off_t at = (off_t)(offsetof(struct account_page, total) + gpu * sizeof word);
     if (account < 0 || pread(account, &word, sizeof word, at) != (ssize_t)sizeof word)
         return seen[gpu];
-    seen[gpu] = word >> TOTAL_SHIFT << ACCOUNT_GRANULE_SHIFT;
+    seen[gpu] = word >> ACCOUNT_TOTAL_SHIFT << ACCOUNT_GRANULE_SHIFT;
     return seen[gpu];
 }

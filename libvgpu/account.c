@@ -23,10 +23,11 @@
 #define SEQUENCE_BITS 30
 #define SEQUENCE_MASK (((uint64_t)1 << SEQUENCE_BITS) - 1)
 #define SLOT_BITS 10
-#define TOTAL_SHIFT (SEQUENCE_BITS + SLOT_BITS)
+#define TOTAL_SHIFT ACCOUNT_TOTAL_SHIFT
 #define TOTAL_MAX (((uint64_t)1 << (64 - TOTAL_SHIFT)) - 1)
 
-_Static_assert(ACCOUNT_SLOTS == 1 << SLOT_BITS, "a slot's number fits the total's word exactly");
+_Static_assert(ACCOUNT_SLOTS == 1 << SLOT_BITS && TOTAL_SHIFT == SEQUENCE_BITS + SLOT_BITS,
+               "a slot's number fits the total's word exactly");
 
 static uint64_t sequence(uint64_t word)
 {

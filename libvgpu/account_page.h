@@ -16,6 +16,7 @@
 #define ACCOUNT_GRANULE_SHIFT 21
 #define ACCOUNT_GPUS 16
 #define ACCOUNT_SLOTS 1024
+#define ACCOUNT_TOTAL_SHIFT 40 /* of the granules in a total */
 
 /* One process's part in one GPU. */
 struct account_share {

@@ -75,7 +75,7 @@ def test_without_the_agent_it_is_not(
     with watched(host) as watch:
         answer = container.run("-w", *way, seconds=60)
     took = [int(number) for number in re.findall(r"(\d+) bytes", answer)]
-    assert watch.most > SHARE or max(took, default=0) > SHARE or "granted" in answer, answer
+    assert watch.most > SHARE or max(took, default=0) > SHARE, answer
 
 
 def test_almost_all_of_the_share_can_be_had(container: Container, host: SimHost) -> None:

@@ -116,7 +116,25 @@ struct pid_infos {
     uint32_t count, pad;
     struct pid_info list[PID_INFO_MOST];
 };
+#define CTRL_GET_PIDS 0x2080018du
+#define PIDS_MOST 950
+struct pids {
+    uint32_t id_type, id; /* 0: who has an object of this class */
+    uint32_t count, pid[PIDS_MOST];
+};
+#define CTRL_FB_GET_INFO_V2 0x20801303u
+#define FB_INFO_MOST 128
+#define FB_RAM_SIZE 0x07u  /* KiB, as all of them */
+#define FB_HEAP_FREE 0x16u
+struct fb_infos {
+    uint32_t count;
+    struct {
+        uint32_t index, data;
+    } list[FB_INFO_MOST];
+};
 _Static_assert(sizeof(struct uuid_info) == 272, "NV0000_CTRL_GPU_GET_UUID_INFO_PARAMS");
 _Static_assert(sizeof(struct pid_infos) == 14408, "NV2080_CTRL_GPU_GET_PID_INFO_PARAMS");
+_Static_assert(sizeof(struct pids) == 3812, "NV2080_CTRL_GPU_GET_PIDS_PARAMS");
+_Static_assert(sizeof(struct fb_infos) == 1028, "NV2080_CTRL_FB_GET_INFO_V2_PARAMS");
 
 #endif

@@ -11,11 +11,12 @@ static bool number(const char *text, uint64_t *value) {
     return *text >= '0' && *text <= '9' && *end == '\0';
 }
 
-static bool put_gpu(struct config *config, const char *uuid, const char *share) {
+static bool put_gpu(struct config *config, const char *uuid, const char *share, const char *reserved) {
     if (config->gpus == ACCOUNT_GPUS || strlen(uuid) >= sizeof config->gpu[0].uuid)
         return false;
     strcpy(config->gpu[config->gpus].uuid, uuid);
-    return number(share, &config->gpu[config->gpus++].share);
+    unsigned gpu = config->gpus++;
+    return reserved && number(share, &config->gpu[gpu].share) && number(reserved, &config->gpu[gpu].reserved);
 }
 
 static bool put_node(struct config *config, const char *path) {
@@ -25,7 +26,8 @@ static bool put_node(struct config *config, const char *path) {
     return true;
 }
 
-static bool take_line(struct config *config, const char *key, const char *first, const char *second) {
+static bool take_line(struct config *config, const char *key, const char *first, const char *second,
+                      const char *third) {
     uint64_t value = 0;
     if (strcmp(key, "runai-agent") == 0)
         return strcmp(first, "1") == 0;
@@ -39,7 +41,7 @@ static bool take_line(struct config *config, const char *key, const char *first,
     if (!second)
         return false;
     if (strcmp(key, "gpu") == 0)
-        return put_gpu(config, first, second);
+        return put_gpu(config, first, second, third);
     if (strcmp(key, "creator") == 0) {
         bool good = number(first, &value) && number(second, &config->start);
         config->creator = (pid_t)value;
@@ -57,7 +59,8 @@ bool config_read(int folder, struct config *config) {
     for (char *line = strtok_r(text, "\n", &next); line; line = strtok_r(NULL, "\n", &next)) {
         char *rest = NULL;
         const char *key = strtok_r(line, "\t", &rest), *first = strtok_r(NULL, "\t", &rest);
-        if (!key || !first || !take_line(config, key, first, strtok_r(NULL, "\t", &rest)))
+        const char *second = first ? strtok_r(NULL, "\t", &rest) : NULL;
+        if (!first || !take_line(config, key, first, second, second ? strtok_r(NULL, "\t", &rest) : NULL))
             return false;
     }
     return config->creator > 0 && config->params_bytes && config->gpus && config->nodes;

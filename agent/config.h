@@ -18,7 +18,7 @@ struct config {
     unsigned gpus, nodes;
     struct {
         char uuid[64];
-        uint64_t share; /* bytes */
+        uint64_t share, reserved; /* bytes; reserved: what the driver keeps of the GPU for itself */
     } gpu[ACCOUNT_GPUS];
     char node[NODES][256]; /* paths of the granted device files */
 };

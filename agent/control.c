@@ -26,7 +26,7 @@ static int reply(const struct config *config, const char *request, char *text, s
     share_set_limit(gpu, bytes);
     share_publish(false);
     journal("the share on GPU %u is %" PRIu64 " bytes now", gpu, bytes);
-    return snprintf(text, size, "ok %" PRIu64 "\n", share_used(gpu));
+    return snprintf(text, size, "ok %" PRIu64 "\n", share_shown(gpu));
 }
 
 void control_serve(const struct config *config, int socket) {

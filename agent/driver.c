@@ -16,6 +16,7 @@ static struct {
     bool tried, works;
     int file;
     uint32_t root, subdevice[ACCOUNT_GPUS], instance[ACCOUNT_GPUS];
+    uint64_t reserved[ACCOUNT_GPUS];
     unsigned gpus;
 } own = {.file = -1};
 
@@ -69,13 +70,14 @@ static uint32_t own_object(uint32_t parent, uint32_t handle, uint32_t class, voi
     return driver_call(own.file, CALL_ALLOC, &alloc) && alloc.status == STATUS_OK ? alloc.handle : 0;
 }
 
-static bool open_gpu(unsigned gpu, const char *uuid) {
+static bool open_gpu(unsigned gpu, const char *uuid, uint64_t reserved) {
     static struct uuid_info info;
     memset(&info, 0, sizeof info);
     (void)strncpy(info.uuid, uuid, sizeof info.uuid - 1);
     if (!own_control(own.root, CTRL_GET_UUID_INFO, &info, sizeof info))
         return false;
     own.instance[gpu] = info.device;
+    own.reserved[gpu] = reserved;
     uint32_t device_params[DEVICE_PARAMS / 4] = {info.device}, subdevice_params[1] = {info.subdevice};
     uint32_t device =
         own_object(own.root, 0x5a000001u + 2 * gpu, CLASS_DEVICE, device_params, sizeof device_params);
@@ -96,7 +98,7 @@ static bool start(const struct config *config) {
         return false;
     own.root = alloc.handle;
     for (own.gpus = 0; own.gpus < config->gpus; own.gpus++)
-        if (!open_gpu(own.gpus, config->gpu[own.gpus].uuid))
+        if (!open_gpu(own.gpus, config->gpu[own.gpus].uuid, config->gpu[own.gpus].reserved))
             return false;
     return true;
 }
@@ -109,6 +111,10 @@ bool driver_open(const struct config *config) {
     return own.works;
 }
 
+unsigned driver_gpus(void) {
+    return own.gpus;
+}
+
 int driver_gpu(uint32_t instance) {
     for (unsigned i = 0; i < own.gpus; i++)
         if (own.instance[i] == instance)
@@ -118,4 +124,25 @@ int driver_gpu(uint32_t instance) {
 
 bool driver_figures(unsigned gpu, struct pid_infos *infos) {
     return own.works && own_control(own.subdevice[gpu], CTRL_GET_PID_INFO, infos, sizeof *infos);
+}
+
+uint64_t driver_figure(const struct pid_info *info) {
+    return info->result == STATUS_OK ? info->private + info->shared_owned : 0;
+}
+
+bool driver_pids(unsigned gpu, struct pids *pids) {
+    *pids = (struct pids){.id = CLASS_SUBDEVICE};
+    return own.works && own_control(own.subdevice[gpu], CTRL_GET_PIDS, pids, sizeof *pids);
+}
+
+bool driver_used(unsigned gpu, uint64_t *bytes) {
+    static struct fb_infos infos;
+    infos.count = 2;
+    infos.list[0].index = FB_RAM_SIZE;
+    infos.list[1].index = FB_HEAP_FREE;
+    if (!own.works || !own_control(own.subdevice[gpu], CTRL_FB_GET_INFO_V2, &infos, sizeof infos))
+        return false;
+    uint64_t total = (uint64_t)infos.list[0].data << 10, gone = ((uint64_t)infos.list[1].data << 10) + own.reserved[gpu];
+    *bytes = total > gone ? total - gone : 0;
+    return true;
 }

@@ -21,10 +21,21 @@ bool driver_open(const struct config *config);
 /* Makes CALL with MESSAGE on FD. false where the driver doesn't take it: errno. */
 bool driver_call(int fd, uint32_t call, void *message);
 
+/* How many GPUs it has. */
+unsigned driver_gpus(void);
+
 /* The GPU whose device instance that is; -1. */
 int driver_gpu(uint32_t instance);
 
-/* Fills in what the driver gave to the processes of INFOS on GPU, in bytes. */
+/* Fills in what the driver gave to the processes of INFOS on GPU, in bytes; the figure of one: what it has by handles,
+ * and no other process for it. */
 bool driver_figures(unsigned gpu, struct pid_infos *infos);
+uint64_t driver_figure(const struct pid_info *info);
+
+/* Which processes use GPU, of whatever container. */
+bool driver_pids(unsigned gpu, struct pids *pids);
+
+/* Bytes of GPU that are given out, without what the driver keeps for itself. */
+bool driver_used(unsigned gpu, uint64_t *bytes);
 
 #endif

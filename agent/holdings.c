@@ -1,6 +1,6 @@
 #include "holdings.h"
 #include "cleanup.h"
-#include "driver.h"
+#include "doubt.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -168,6 +168,7 @@ static void let_go(uint32_t index) {
     if (--memory->references)
         return;
     memory_bytes[memory->gpu] -= memory->bytes;
+    doubt_add(memory->gpu, memory->bytes);
     process_table()[memory->process].bytes[memory->gpu] -= memory->bytes;
     memory->bytes = memory_free;
     memory_free = index;
@@ -330,7 +331,7 @@ static bool still_open(struct client *client) {
 
 static void free_client(struct client *client) {
     struct free_call call = {.root = client->root, .handle = client->root};
-    (void)driver_call(client->file, CALL_FREE, &call);
+    (void)doubt_free(client->file, &call);
     client_remove(client);
 }
 

@@ -1,4 +1,5 @@
 #include "reconcile.h"
+#include "doubt.h"
 #include "driver.h"
 #include "holdings.h"
 #include "journal.h"
@@ -16,10 +17,6 @@
 #define LOOKS 2
 
 static unsigned looks_above[ACCOUNT_GPUS];
-
-static uint64_t figure(const struct pid_info *info) {
-    return info->result == STATUS_OK ? info->private + info->shared_owned : 0;
-}
 
 /* The process that got most beyond what was charged to it. */
 struct excess {
@@ -45,7 +42,7 @@ static bool look(unsigned gpu, struct excess *excess) {
         if (!driver_figures(gpu, &infos))
             return false;
         for (uint32_t i = 0; i < infos.count; i++) {
-            uint64_t got = process_has_pid(asked[i]) ? figure(&infos.list[i]) : 0, charged = asked[i]->bytes[gpu];
+            uint64_t got = process_has_pid(asked[i]) ? driver_figure(&infos.list[i]) : 0, charged = asked[i]->bytes[gpu];
             asked[i]->figure[gpu] = got;
             excess->total += got;
             if (got > charged && got - charged > excess->bytes) {
@@ -85,6 +82,7 @@ void reconcile(const struct config *config) {
         uint64_t charged = holdings_memory(gpu);
         uint64_t outside = excess.total > charged ? excess.total - charged : 0;
         share_set_outside(gpu, outside);
+        (void)doubt_settle(gpu);
         judge(gpu, outside, &excess);
     }
     process_reap();

@@ -1,5 +1,6 @@
 #include "share.h"
 #include "agent_page.h"
+#include "doubt.h"
 #include "holdings.h"
 #include "managed.h"
 
@@ -28,7 +29,7 @@ bool share_open(int folder, const struct config *config) {
 }
 
 uint64_t share_used(unsigned gpu) {
-    return holdings_used(gpu) + outside[gpu] + managed_bytes(gpu);
+    return holdings_used(gpu) + outside[gpu] + managed_bytes(gpu) + doubt_bytes(gpu);
 }
 
 uint64_t share_limit(unsigned gpu) {
@@ -39,6 +40,15 @@ bool share_fits(unsigned gpu, uint64_t bytes) {
     (void)managed_look(gpu);
     uint64_t used = share_used(gpu);
     return used <= limits[gpu] && bytes <= limits[gpu] - used;
+}
+
+bool share_finds(unsigned gpu, uint64_t bytes) {
+    return share_fits(gpu, bytes) || (holdings_sweep() && share_fits(gpu, bytes)) ||
+           (doubt_settle(gpu) && share_fits(gpu, bytes));
+}
+
+uint64_t share_shown(unsigned gpu) {
+    return share_used(gpu) - doubt_bytes(gpu) + doubt_left(gpu);
 }
 
 void share_set_limit(unsigned gpu, uint64_t bytes) {
@@ -68,8 +78,8 @@ static void publish_processes(void) {
 void share_publish(bool processes) {
     for (unsigned gpu = 0; gpu < gpus; gpu++) {
         atomic_store(&page->gpu[gpu].share, limits[gpu]);
-        atomic_store(&page->gpu[gpu].used, share_used(gpu));
-        atomic_store(&page->device[gpu], holdings_used(gpu) + outside[gpu]);
+        atomic_store(&page->gpu[gpu].used, share_shown(gpu));
+        atomic_store(&page->device[gpu], holdings_used(gpu) + outside[gpu] + doubt_left(gpu));
     }
     if (processes)
         publish_processes();

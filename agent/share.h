@@ -1,5 +1,5 @@
-/* The share, and what is held against it: what was charged, what the driver gave without being asked through us, and
- * managed memory. Published in the page that is mounted into the container. */
+/* The share, and what is held against it: what was charged, what was freed and may still be there, what the
+ * driver gave without being asked through us, and managed memory. Published in the page that is mounted into the container. */
 #ifndef RUNAI_AGENT_SHARE_H
 #define RUNAI_AGENT_SHARE_H
 
@@ -14,8 +14,12 @@ bool share_open(int folder, const struct config *config);
 /* Whether BYTES more fit on GPU now. */
 bool share_fits(unsigned gpu, uint64_t bytes);
 
-/* All that is held on GPU, bytes. */
+/* The same, if need be after a look for what nobody has any more. */
+bool share_finds(unsigned gpu, uint64_t bytes);
+
+/* All that is charged on GPU, bytes; and without frees that no look came after yet. */
 uint64_t share_used(unsigned gpu);
+uint64_t share_shown(unsigned gpu);
 uint64_t share_limit(unsigned gpu);
 void share_set_limit(unsigned gpu, uint64_t bytes);
 

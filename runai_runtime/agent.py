@@ -106,7 +106,7 @@ class Agent:
     def text(self) -> str:
         creator = ("creator", str(os.getpid()), str(start_time(os.getpid())))
         lines = [("runai-agent", "1"), creator, ("params", str(self.params))]
-        lines += [("gpu", share.gpu.uuid, str(share.limit)) for share in self.shares]
+        lines += [("gpu", share.gpu.uuid, str(share.limit), str(share.gpu.reserved)) for share in self.shares]
         lines += [("node", path) for path in self.nodes]
         return "".join("\t".join(fields) + "\n" for fields in lines)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 from . import abi
 from .config import GpuConfig
@@ -70,38 +69,59 @@ class Gpu:
             raise RmError(abi.ERR_NO_MEMORY)
         self.used += size
         self.taken[owner] += size
-        if listed:
-            self.listed[owner] += size
-        return Memory(self, size, owner, listed)
+        return Memory(self, size, owner, listed).hold(owner if listed else None)
 
     def owners(self) -> list[Hashable]:
         """Whom NVML lists: those who have a context or memory that it counts."""
         return [owner for owner in self.taken if self.contexts[owner] > 0 or self.listed[owner] > 0]
 
 
-@dataclass(eq=False)
 class Memory:
-    """Physical memory, until its last reference is dropped."""
+    """Physical memory, until its last reference is dropped.
 
-    gpu: Gpu
-    size: int
-    owner: Hashable
-    listed: bool
-    references: int = 1
+    The figure of a process has it only by handles: its owner's; without that, those of the only one that is left with
+    it (seen on an H100: memory that only a mapping or an exported file holds is in no figure).
+    """
 
-    def hold(self) -> Memory:
-        """One more reference."""
-        self.references += 1
+    def __init__(self, gpu: Gpu, size: int, owner: Hashable, listed: bool) -> None:
+        self.gpu, self.size, self.owner = gpu, size, owner
+        self._may_be_listed = listed
+        self._handles: list[Hashable] = []
+        self._others = 0
+        self._listed_to: Hashable | None = None
+
+    def hold(self, handle_of: Hashable | None = None) -> Memory:
+        """One more reference: a handle of that process, or something else."""
+        if handle_of is None:
+            self._others += 1
+        else:
+            self._handles.append(handle_of)
+        self._list()
         return self
 
-    def drop(self) -> None:
+    def drop(self, handle_of: Hashable | None = None) -> None:
         """One reference less; the last one gives the bytes back."""
-        self.references -= 1
-        if self.references == 0:
+        if handle_of is None:
+            self._others -= 1
+        else:
+            self._handles.remove(handle_of)
+        self._list()
+        if not self._handles and not self._others:
             self.gpu.used -= self.size
             _less(self.gpu.taken, self.owner, self.size)
-            if self.listed:
-                _less(self.gpu.listed, self.owner, self.size)
+
+    def _list(self) -> None:
+        to = None
+        if self._may_be_listed and self.owner in self._handles:
+            to = self.owner
+        elif self._may_be_listed and len(self._handles) == 1 and not self._others:
+            to = self._handles[0]
+        if to != self._listed_to:
+            if self._listed_to is not None:
+                _less(self.gpu.listed, self._listed_to, self.size)
+            if to is not None:
+                self.gpu.listed[to] += self.size
+            self._listed_to = to
 
 
 def _less(counter: Counter[Hashable], key: Hashable, amount: int) -> None:

@@ -211,7 +211,7 @@ class ResourceManager:
     @staticmethod
     def _let_go(client: Client, item: Object) -> None:
         if item.memory is not None:
-            item.memory.drop()
+            item.memory.drop(None if item.cls == abi.CLASS_CONTEXT else client.owner)
         if item.cls == abi.CLASS_CONTEXT and item.gpu is not None:
             item.gpu.end_context(client.owner)
 
@@ -238,7 +238,7 @@ class ResourceManager:
     def _add_reference(self, client: Client, above: Object, handle: int, memory: Memory) -> int:
         item = Object(abi.CLASS_MEMORY_LOCAL_USER, above, memory.gpu, memory)
         handle = self._add(client, above, handle, item)
-        memory.hold()
+        memory.hold(client.owner)
         return handle
 
     def _add(self, client: Client, above: Object, handle: int, item: Object) -> int:

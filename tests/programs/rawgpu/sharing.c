@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -125,9 +126,104 @@ static void duphold(char **arguments)
     print_result(result);
 }
 
+/* Keeps the memory of a handle that is going to be freed. */
+typedef struct result keeper(const struct gpu *gpu, uint32_t handle, uint64_t turn);
+
+static int uvm_file(void)
+{
+    static int file = -1;
+    if (file < 0)
+        file = open_node("nvidia-uvm");
+    return file;
+}
+
+static struct result uvm(unsigned number, struct sim_uvm *message)
+{
+    int error = ioctl(uvm_file(), number, message) < 0 ? errno : 0;
+    return (struct result){error, message->status};
+}
+
+static struct result keep_by_mapping(const struct gpu *gpu, uint32_t handle, uint64_t turn)
+{
+    struct sim_uvm message = {.base = (turn + 1) << 32, .first = gpu->client, .second = handle};
+    return uvm(UVM_MAP_EXTERNAL, &message);
+}
+
+static struct result keep_by_export(const struct gpu *gpu, uint32_t handle, uint64_t turn)
+{
+    (void)turn;
+    struct sim_share share = {gpu->client, handle, 0, 0};
+    struct rm_control message = {
+        .client = gpu->client, .object = gpu->client, .command = SIM_CTRL_EXPORT, .params = (uintptr_t)&share,
+        .params_size = sizeof share,
+    };
+    return call(open_node("nvidiactl"), ESC_CONTROL, &message, sizeof message, &message.status);
+}
+
+/* Again and again, until refused: what is held so has no handle. */
+static uint64_t hold_without_handles(keeper *keep, uint64_t size)
+{
+    struct gpu gpu = open_gpu();
+    uint64_t count = 0;
+    struct result result;
+    for (;; count++) {
+        uint64_t given = size;
+        uint32_t handle;
+        result = alloc_memory(&gpu, &given, &handle);
+        if (!refused(result))
+            result = keep(&gpu, handle, count);
+        if (!refused(result))
+            result = free_object(&gpu, handle);
+        if (refused(result))
+            break;
+    }
+    printf("%llu times, %llu bytes, ", (unsigned long long)count, (unsigned long long)(count * size));
+    print_result(result);
+    fflush(stdout);
+    return count;
+}
+
+static void uvmhold(char **arguments)
+{
+    (void)hold_without_handles(keep_by_mapping, number(arguments[0]) * MIB);
+}
+
+static void exporthold(char **arguments)
+{
+    (void)hold_without_handles(keep_by_export, number(arguments[0]) * MIB);
+}
+
+/* As uvmhold; then the mappings go. */
+static void uvmrelease(char **arguments)
+{
+    uint64_t count = hold_without_handles(keep_by_mapping, number(arguments[0]) * MIB);
+    for (uint64_t turn = 0; turn < count; turn++) {
+        struct sim_uvm message = {.base = (turn + 1) << 32};
+        struct result result = uvm(UVM_FREE, &message);
+        if (refused(result))
+            print_result(result);
+    }
+    printf("released\n");
+    fflush(stdout);
+    wait_for_input();
+}
+
+/* Managed memory, which is in no process's figure. */
+static void managed(char **arguments)
+{
+    struct sim_uvm message = {.base = (uint64_t)1 << 32, .length = number(arguments[0]) * MIB, .first = gpu_index};
+    print_result(uvm(SIM_UVM_MANAGED, &message));
+    fflush(stdout);
+    wait_for_input();
+}
+
 const struct subcommand sharing_commands[] = {
     {"forkhold", "MIB", 1, forkhold},
     {"passfd", "MIB", 1, passfd},
     {"duphold", "MIB", 1, duphold},
+    {"uvmhold", "MIB", 1, uvmhold},
+    {"exporthold", "MIB", 1, exporthold},
+    {"uvmrelease", "MIB", 1, uvmrelease},
+    {"managed", "MIB", 1, managed},
     {0},
 };

@@ -59,3 +59,27 @@ def test_a_process_whose_first_thread_has_ended_keeps_its_memory(container: Cont
     assert host.used() == 512 * MIB
     program.communicate()
     wait_for(lambda: host.used() == 0)
+
+
+def test_what_was_held_without_a_handle_comes_back(container: Container, host: SimHost) -> None:
+    """Mappings keep what was freed, so it stays charged; once they are gone it isn't."""
+    program = container.start("uvmrelease", "64")
+    assert line(program).startswith("16 times")  # with what is charged for a context that it doesn't make
+    assert line(program) == "released\n"
+    assert container.run("fill", "64").startswith("15 allocations")
+    program.communicate()
+
+
+def test_frees_beside_a_neighbour_whose_memory_nobody_explains(
+    container_with: Callable[..., Container], host: SimHost
+) -> None:
+    """Managed memory is in no process's figure: what is freed beside it is credited by the device's own."""
+    neighbour = container_with(bounded=False).start("managed", "600")
+    assert line(neighbour) == "status 0x0\n"
+    container = container_with()
+    assert container.run("pairs", "300", "64").endswith("status 0x0\n")
+    assert container.run("fill", "64").startswith("15 allocations")
+    with watched(host) as watch:
+        assert container.run("uvmhold", "64").startswith("15 times")
+    assert watch.most <= SHARE + 600 * MIB
+    neighbour.communicate()

@@ -29,6 +29,8 @@ DENIED = {
     "a huge size of parameters": ("hugeparams", "64"),
     "size swapped by another thread": ("swapsize", "1", "64"),
     "duplicates that hold what was freed": ("duphold", "64"),
+    "mappings that hold what was freed": ("uvmhold", "64"),
+    "exports that hold what was freed": ("exporthold", "64"),
     "64 threads": ("threads", "64", "2"),
 }
 """Never above the share, at no moment."""

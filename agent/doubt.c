@@ -1,0 +1,125 @@
+#include "doubt.h"
+#include "driver.h"
+#include "holdings.h"
+#include "managed.h"
+#include "process.h"
+
+#include <string.h>
+
+/* Of another process's context there are 5.6 MiB in no figure (measured on an H100, driver 580). */
+#define OTHERS_CONTEXT ((uint64_t)5 << 20)
+
+/* Up to so much that can't be explained, frees are settled together by the next look, which costs them nothing. With more
+ * (a neighbour's managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
+#define CALM ((uint64_t)16 << 20)
+
+#define PIDS (PROCESSES + PIDS_MOST)
+
+static uint64_t doubted[ACCOUNT_GPUS], left[ACCOUNT_GPUS], proven[ACCOUNT_GPUS];
+static bool calm[ACCOUNT_GPUS];
+
+uint64_t doubt_bytes(unsigned gpu) {
+    return doubted[gpu];
+}
+
+uint64_t doubt_left(unsigned gpu) {
+    return left[gpu];
+}
+
+/* The device's used memory falls by what is really gone. Another process of this container that gives back what it held
+ * in doubt at this moment only changes which of it is in doubt; a neighbour's allocation leaves some in doubt that isn't. */
+bool doubt_free(int fd, struct free_call *call) {
+    uint64_t before[ACCOUNT_GPUS] = {0};
+    memset(proven, 0, sizeof proven);
+    for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
+        if (!calm[gpu])
+            (void)driver_used(gpu, &before[gpu]);
+    if (!driver_call(fd, CALL_FREE, call))
+        return false;
+    for (unsigned gpu = 0; gpu < driver_gpus(); gpu++) {
+        uint64_t after = 0;
+        if (before[gpu] && driver_used(gpu, &after) && after < before[gpu])
+            proven[gpu] = before[gpu] - after;
+    }
+    return true;
+}
+
+void doubt_add(unsigned gpu, uint64_t bytes) {
+    uint64_t known = proven[gpu] < bytes ? proven[gpu] : bytes;
+    proven[gpu] -= known;
+    doubted[gpu] += bytes - known;
+}
+
+/* ---- what the device says ------------------------------------------------------------------------------------ */
+
+struct holder {
+    uint32_t pid;
+    bool own;
+    uint64_t bytes;
+};
+
+static struct holder holders[PIDS];
+static size_t holder_count;
+
+static void add_holder(uint32_t pid, bool own) {
+    for (size_t i = 0; i < holder_count; i++)
+        if (holders[i].pid == pid)
+            return;
+    if (holder_count < PIDS)
+        holders[holder_count++] = (struct holder){pid, own, UINT64_MAX};
+}
+
+static bool find_holders(unsigned gpu) {
+    static struct pids others;
+    const struct process *table = process_table();
+    holder_count = 0;
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid)
+            add_holder((uint32_t)table[i].pid, true);
+    if (!driver_pids(gpu, &others))
+        return false;
+    for (uint32_t i = 0; i < others.count && i < PIDS_MOST; i++)
+        add_holder(others.pid[i], false);
+    return true;
+}
+
+/* The least that each had at two moments: what came or went between them is nobody's explanation. */
+static bool look_at_holders(unsigned gpu) {
+    static struct pid_infos infos;
+    for (size_t next = 0; next < holder_count; next += infos.count) {
+        memset(&infos, 0, sizeof infos);
+        for (; infos.count < PID_INFO_MOST && next + infos.count < holder_count; infos.count++)
+            infos.list[infos.count].pid = holders[next + infos.count].pid;
+        if (!driver_figures(gpu, &infos))
+            return false;
+        for (uint32_t i = 0; i < infos.count; i++) {
+            uint64_t bytes = driver_figure(&infos.list[i]);
+            if (bytes < holders[next + i].bytes)
+                holders[next + i].bytes = bytes;
+        }
+    }
+    return true;
+}
+
+/* Bytes in use of which no figure tells. */
+static bool unexplained(unsigned gpu, uint64_t *bytes) {
+    uint64_t used = 0;
+    if (!find_holders(gpu) || !look_at_holders(gpu) || !driver_used(gpu, &used) || !look_at_holders(gpu))
+        return false;
+    uint64_t known = holdings_used(gpu) - holdings_memory(gpu) + managed_bytes(gpu);
+    for (size_t i = 0; i < holder_count; i++)
+        known += holders[i].bytes + (holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0);
+    *bytes = used > known ? used - known : 0;
+    return true;
+}
+
+bool doubt_settle(unsigned gpu) {
+    uint64_t most = 0, before = doubted[gpu];
+    if (!unexplained(gpu, &most))
+        return false;
+    calm[gpu] = most < CALM;
+    if (doubted[gpu] > most)
+        doubted[gpu] = most;
+    left[gpu] = doubted[gpu];
+    return doubted[gpu] < before;
+}

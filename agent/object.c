@@ -1,0 +1,128 @@
+#include "object.h"
+#include "doubt.h"
+#include "driver.h"
+#include "repeat.h"
+#include "share.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Makes an object that isn't memory here, on a copy of CALL and of LENGTH bytes of parameters: its handle is known then. */
+static void make_object(const struct held *held, const struct alloc *call, size_t length, enum kind kind, int gpu) {
+    struct alloc copy = *call;
+    struct client *client = held_client(held, call->root);
+    copy.params = call->params ? (uintptr_t)held_params : 0;
+    copy.rights = 0; /* an address, which would be one of ours */
+    if (!client || !driver_call(held->file, CALL_ALLOC, &copy)) {
+        (void)held_answer(held, client ? errno : ENOMEM);
+        return;
+    }
+    copy.params = call->params;
+    copy.rights = call->rights;
+    bool made = copy.status == STATUS_OK;
+    if (made)
+        client_confirm(client);
+    if (made && gpu >= 0)
+        (void)holdings_add(client, copy.handle, copy.parent, kind, (unsigned)gpu, 0);
+    bool heard = !made || !call->params || process_write(held->process, call->params, held_params, length);
+    if ((heard && held_deliver(held, &copy, sizeof copy)) || !made)
+        return;
+    held_free(held, copy.root, copy.parent, copy.handle);
+    holdings_remove(client, copy.handle);
+    (void)held_answer(held, EFAULT);
+}
+
+static bool read_params(const struct held *held, const struct alloc *call, size_t length) {
+    memset(held_params, 0, sizeof held_params);
+    return !call->params || process_read(held->process, call->params, held_params, length);
+}
+
+void object_device(const struct held *held, const struct alloc *call) {
+    uint32_t instance = 0;
+    if (!read_params(held, call, DEVICE_PARAMS)) {
+        (void)held_answer(held, EFAULT);
+        return;
+    }
+    memcpy(&instance, held_params, sizeof instance);
+    /* Devices lie below their client alone (holdings.c counts on it); the driver refuses others. */
+    int gpu = call->parent == call->root ? driver_gpu(instance) : -1;
+    make_object(held, call, DEVICE_PARAMS, OBJECT_DEVICE, gpu);
+}
+
+void object_context(const struct held *held, struct alloc *call) {
+    struct client *client = held_client(held, call->root);
+    unsigned gpu = client ? client->gpu : 0;
+    if (!client || !share_finds(gpu, holdings_context_cost(client, gpu, client->shares[gpu] + 1))) {
+        call->status = STATUS_NO_MEMORY;
+        (void)held_deliver(held, call, sizeof *call);
+        return;
+    }
+    client = held_client(held, call->root); /* the look for room may have freed it */
+    /* A handle that is taken: the driver refuses it, and what it stands for stays. */
+    if (client && client->confirmed && call->handle && !holdings_know(client, call->handle)) {
+        (void)holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0);
+        held_let_through(held);
+    } else if (read_params(held, call, CONTEXT_PARAMS)) {
+        make_object(held, call, CONTEXT_PARAMS, OBJECT_CONTEXT, (int)gpu);
+    } else {
+        (void)held_answer(held, EFAULT);
+    }
+}
+
+void object_free(const struct held *held) {
+    struct free_call call;
+    if (!process_read(held->process, held->message, &call, sizeof call)) {
+        (void)held_answer(held, EFAULT);
+        return;
+    }
+    pid_t pid = held->process->pid;
+    if (!doubt_free(held->file, &call)) {
+        (void)held_answer(held, errno);
+        return;
+    }
+    if (call.status == STATUS_OK) {
+        struct client *client = held_client(held, call.root);
+        if (client)
+            client_confirm(client);
+        if (client && call.handle == call.root)
+            client_remove(client);
+        else if (client)
+            holdings_remove(client, call.handle);
+    } else if (repeat_is_free(pid, call.root, call.handle)) {
+        call.status = STATUS_OK;
+    }
+    (void)held_deliver(held, &call, sizeof call);
+    if (call.status == STATUS_OK)
+        repeat_note_free(pid, call.root, call.handle);
+}
+
+void object_dup(const struct held *held) {
+    struct dup call;
+    if (!process_read(held->process, held->message, &call, sizeof call)) {
+        (void)held_answer(held, EFAULT);
+        return;
+    }
+    struct client *client = held_client(held, call.root);
+    if (!client) {
+        call.status = STATUS_NO_MEMORY;
+        (void)held_deliver(held, &call, sizeof call);
+        return;
+    }
+    if (!driver_call(held->file, CALL_DUP, &call)) {
+        (void)held_answer(held, errno);
+        return;
+    }
+    bool good = call.status == STATUS_OK;
+    if (good) {
+        client_confirm(client);
+        (void)repeat_is_free(held->process->pid, call.root, call.handle);
+    }
+    if (good && !holdings_dup(client, call.handle, call.parent, call.source_root, call.source)) {
+        held_free(held, call.root, call.parent, call.handle);
+        call.status = STATUS_NO_MEMORY;
+    }
+    if (!held_deliver(held, &call, sizeof call) && good) {
+        held_free(held, call.root, call.parent, call.handle);
+        holdings_remove(client, call.handle);
+    }
+}

@@ -77,12 +77,12 @@ static void dispatch(const struct held *held, uint32_t call) {
 bool escape_answer(const struct config *config, int listener, const struct seccomp_notif *notice) {
     bool was_let_through = false;
     struct held held = {.config = config,
-                            .listener = listener,
-                            .id = notice->id,
-                            .message = notice->data.args[2],
-                            .remote = (int)notice->data.args[0],
-                            .file = -1,
-                            .let_through = &was_let_through};
+                        .listener = listener,
+                        .id = notice->id,
+                        .message = notice->data.args[2],
+                        .remote = (int)notice->data.args[0],
+                        .file = -1,
+                        .let_through = &was_let_through};
     uint32_t call = (uint32_t)notice->data.args[1] & REQUEST_MASK;
     held.process = process_of((pid_t)notice->pid);
     if (!held.process || !notification_waits(listener, notice->id)) {
@@ -91,7 +91,7 @@ bool escape_answer(const struct config *config, int listener, const struct secco
     }
     held.file = process_descriptor(held.process, held.remote);
     if (held.file < 0 || !driver_is_node(held.file))
-        held_let_through(&held); /* another file's call of that number, or a bad descriptor; it may be a device's when it is made */
+        held_let_through(&held); /* another file's call of that number; it may be a device's when it is made */
     else if (notice->data.arch != NATIVE)
         (void)held_answer(&held, EPERM); /* 32-bit programs: no driver of today has CUDA for them */
     else if (!driver_open(config))

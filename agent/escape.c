@@ -2,6 +2,7 @@
  * descriptor. Everything else is continued, which never means checked: another thread can change the message after the
  * look. What comes of that is seen in the driver's figures (reconcile.c). */
 #include "escape.h"
+#include "container.h"
 #include "driver.h"
 #include "held.h"
 #include "memory.h"
@@ -90,14 +91,16 @@ bool escape_answer(const struct config *config, int listener, const struct secco
         return false;
     }
     held.file = process_descriptor(held.process, held.remote);
-    if (held.file < 0 || !driver_is_node(held.file))
+    if (held.file < 0 || !driver_is_node(held.file)) {
         held_let_through(&held); /* another file's call of that number; it may be a device's when it is made */
-    else if (notice->data.arch != NATIVE)
+    } else if (notice->data.arch != NATIVE) {
         (void)held_answer(&held, EPERM); /* 32-bit programs: no driver of today has CUDA for them */
-    else if (!driver_open(config))
+    } else if (!driver_open(config)) {
         (void)held_answer(&held, ENODEV);
-    else
+    } else {
+        container_find();
         dispatch(&held, call);
+    }
     client_forget_unconfirmed();
     if (held.file >= 0)
         (void)close(held.file);

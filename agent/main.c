@@ -2,6 +2,7 @@
  * calls, 4 the control socket; both were made by the shim, so nobody waits for this process to start. It ends with the
  * last task that it answers (docs/architecture.md, "The agent"). */
 #include "config.h"
+#include "container.h"
 #include "control.h"
 #include "driver.h"
 #include "escape.h"
@@ -141,6 +142,7 @@ int main(int argc, char **argv) {
     if (folder < 0)
         return 1;
     journal_open(folder);
+    container_set_folder(folder);
     managed_set_folder(folder);
     if (!config_read(folder, &config) || !driver_find_nodes(&config) || !share_open(folder, &config) ||
         !privilege_drop()) {

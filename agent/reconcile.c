@@ -1,4 +1,5 @@
 #include "reconcile.h"
+#include "container.h"
 #include "doubt.h"
 #include "driver.h"
 #include "holdings.h"
@@ -15,6 +16,7 @@
 /* Above the share by more than this part of it, for so many looks: what moves while it is looked at is no excess. */
 #define TOLERANCE 100
 #define LOOKS 2
+#define LOOKS_AT_DEAD 20 /* one that was killed may take a while to give back what it has */
 
 static unsigned looks_above[ACCOUNT_GPUS];
 
@@ -60,15 +62,21 @@ static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
     uint64_t share = share_limit(gpu), room = share / TOLERANCE;
     bool above = share_used(gpu) > share + room && outside > room && excess->process;
     looks_above[gpu] = above ? looks_above[gpu] + 1 : 0;
-    if (looks_above[gpu] < LOOKS)
+    bool lives = excess->process && process_lives(excess->process);
+    if (looks_above[gpu] < (lives ? LOOKS : LOOKS_AT_DEAD))
         return;
     looks_above[gpu] = 0;
-    bool ended = syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0) == 0;
-    if (!ended)
-        return; /* it has ended, and another has its file: what it took stays in the account */
-    journal("process %d was ended: it took %llu bytes on GPU %u around the agent, which brought the container to %llu of "
-            "%llu",
-            (int)excess->process->pid, (unsigned long long)excess->bytes, gpu, (unsigned long long)share_used(gpu),
+    const char *whole = "";
+    if (lives) {
+        (void)syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0);
+    } else { /* others have its file, and which they are can't be told */
+        whole = ", with its container, in which others keep that after its end";
+        if (!container_end())
+            return; /* what it took stays in the account */
+    }
+    journal("process %d was ended%s: it took %llu bytes on GPU %u around the agent, which brought the container to %llu "
+            "of %llu",
+            (int)excess->process->pid, whole, (unsigned long long)excess->bytes, gpu, (unsigned long long)share_used(gpu),
             (unsigned long long)share);
 }
 

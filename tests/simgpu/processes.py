@@ -31,7 +31,9 @@ class Process:
 def process_of(thread: int) -> Process:
     """The process of a thread id. FUSE names the thread that called, not its process."""
     pid = int(_status(thread)["Tgid"])
-    return Process(pid, _start_time(pid))
+    process = Process(pid, _start_time(pid))
+    _in_namespaces(process)  # while it lives
+    return process
 
 
 def is_administrator(thread: int) -> bool:
@@ -42,10 +44,10 @@ def is_administrator(thread: int) -> bool:
 
 
 def pid_seen_by(process: Process, caller: Process) -> int | None:
-    """The process's pid in the caller's pid namespace; None where it isn't visible there."""
+    """The process's pid in the caller's pid namespace; None where it isn't visible there. One that has ended is, by the
+    pid that it had, while another has its file (seen on an H100).
+    """
     try:
-        if not process.alive:
-            return None
         pids, namespaces = _in_namespaces(process)
         above = namespaces.index(_in_namespaces(caller)[1][0])
     except (OSError, ValueError, KeyError):

@@ -220,6 +220,35 @@ static void swaplate(char **arguments)
     fflush(stdout);
 }
 
+/* A process takes memory as above and ends at once, while its child has the file; all are in the hands of a first one, as in
+ * a container. */
+static void swaporphan(char **arguments)
+{
+    uint64_t size = number(arguments[0]) * MIB - 1;
+    int alive[2], taken[2];
+    char byte;
+    if (pipe(alive) < 0 || pipe(taken) < 0)
+        die("pipe");
+    do {
+        if (fork() == 0) {
+            bool worked = swap_once(size);
+            if (worked && fork() == 0) {
+                close(alive[1]);
+                (void)!read(alive[0], &byte, 1); /* until the first one has ended */
+                _exit(0);
+            }
+            (void)!write(taken[1], worked ? "y" : "n", 1);
+            _exit(0);
+        }
+        if (read(taken[0], &byte, 1) != 1)
+            die("read");
+    } while (byte == 'n');
+    printf("taken\n");
+    fflush(stdout);
+    sleep(20);
+    printf("kept\n");
+}
+
 /* One message at one address in two address spaces. */
 static struct rm_alloc *place_message(uint32_t class, const struct gpu *gpu, uint64_t size)
 {
@@ -282,6 +311,7 @@ const struct subcommand account_commands[] = {
     {"leaderless", "MIB", 1, leaderless},
     {"lateuse", "MIB", 1, lateuse},
     {"swaplate", "MIB", 1, swaplate},
+    {"swaporphan", "MIB", 1, swaporphan},
     {"execswap", "MIB", 1, execswap},
     {"execswap2", "FD CLIENT DEVICE BYTES", 4, execswap2},
     {0},

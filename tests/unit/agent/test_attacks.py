@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -44,6 +45,16 @@ def test_a_class_that_is_swapped_after_the_look_is_ended(container: Container, h
     assert container.run("swaplate", "2048") == "ended\n"
     wait_for(lambda: host.used() == 0)
     assert "was ended" in container.log()
+
+
+def test_memory_of_a_dead_taker_ends_the_container(container: Container, host: SimHost) -> None:
+    """What it took around the agent is kept by a child, and no figure of a living process has it."""
+    program = container.start("swaporphan", "2048")
+    (container.folder / "pid").write_text(str(program.pid))
+    assert line(program) == "taken\n"
+    assert program.wait(10) == -signal.SIGKILL
+    wait_for(lambda: host.used() == 0)
+    assert "with its container" in container.log()
 
 
 def test_a_message_in_the_address_space_from_before_an_exec(container: Container, host: SimHost) -> None:

@@ -1,0 +1,16 @@
+/* The container's first process, with which all others of it end. */
+#ifndef RUNAI_AGENT_CONTAINER_H
+#define RUNAI_AGENT_CONTAINER_H
+
+#include <stdbool.h>
+
+/* Where the state directory is, in which the file `pid` names it. */
+void container_set_folder(int folder);
+
+/* Takes hold of it, while a call of the container's is held: it is alive then. */
+void container_find(void);
+
+/* Kills it. */
+bool container_end(void);
+
+#endif

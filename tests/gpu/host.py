@@ -38,6 +38,11 @@ class GpuHost:
 
         return program(name)
 
+    def brought(self, path: str) -> Path | None:
+        """A file of the folder that was given which isn't compiled here, or None."""
+        found = self._programs and self._programs.absolute() / path
+        return found if found and found.exists() else None
+
     @property
     def tools(self) -> list[str]:
         """Docker options that put the test programs into a container."""
@@ -96,9 +101,9 @@ class GpuHost:
             time.sleep(0.1)
         raise AssertionError(f"{text!r} never came: {logs!r}")
 
-    def used(self) -> int:
-        """Bytes of the GPU that are in use, by NVML on the host: what the device really gave."""
-        device = pynvml.nvmlDeviceGetHandleByUUID(self.inventory.gpus[0].uuid)
+    def used(self, gpu: int = 0) -> int:
+        """Bytes of a GPU that are in use, by NVML on the host: what the device really gave."""
+        device = pynvml.nvmlDeviceGetHandleByUUID(self.inventory.gpus[gpu].uuid)
         return int(pynvml.nvmlDeviceGetMemoryInfo(device).used)
 
 

@@ -7,44 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gpu.host import MIB, GpuHost
+from tests.gpu.watch import Watch
 
 pytestmark = pytest.mark.may_skip("needs an NVIDIA GPU")
 
 PROGRAMS = Path(__file__).with_name("programs")
 SHARE = 3 << 30
-
-
-class Watch:
-    """The most that the device gave while it was watched, in bytes."""
-
-    def __init__(self, host: GpuHost) -> None:
-        self.host, self.before, self.most = host, host.used(), 0
-        self._stop = threading.Event()
-
-    def look(self) -> None:
-        while not self._stop.is_set():
-            self.most = max(self.most, self.host.used() - self.before)
-            time.sleep(0.002)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.look)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
 
 
 def run(host: GpuHost, name: str, *environment: str) -> dict[str, Any]:

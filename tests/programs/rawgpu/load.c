@@ -1,4 +1,4 @@
-/* Ordinary use, much of it: pairs, signals in between, threads, processes, contexts. */
+/* Ordinary use, much of it: pairs, signals in between, threads, processes. */
 #include "rawgpu.h"
 
 #include <errno.h>
@@ -153,29 +153,11 @@ static void hold(char **arguments)
     wait_for_input();
 }
 
-/* Contexts, of whose memory the driver takes a part that no request names: so many, or until refused. */
-static void context(char **arguments)
-{
-    uint64_t most = number(arguments[0]), count = 0;
-    struct result result = {0};
-    struct gpu gpu = open_gpu();
-    for (; count < most; count++) {
-        uint8_t params[128] = {0};
-        uint32_t handle;
-        result = alloc_class(&gpu, CLASS_CONTEXT, params, sizeof params, &handle);
-        if (refused(result))
-            break;
-    }
-    printf("%llu contexts, ", (unsigned long long)count);
-    print_result(result);
-}
-
 const struct subcommand load_commands[] = {
     {"pairs", "N MIB", 2, pairs},
     {"timer", "SA_RESTART|none N MIB", 3, timer},
     {"threads", "N MIB", 2, threads},
     {"processes", "N MIB", 2, processes},
     {"hold", "MIB", 1, hold},
-    {"context", "N", 1, context},
     {0},
 };

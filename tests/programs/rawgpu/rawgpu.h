@@ -54,6 +54,17 @@ struct result alloc_class(const struct gpu *gpu, uint32_t cls, void *params, siz
 struct result free_object(const struct gpu *gpu, uint32_t handle);
 way alloc_memory;
 
+/* Handles of a context's parts, and how each was answered. */
+struct context {
+    uint32_t space, group, share;
+    struct result space_result, group_result, share_result;
+};
+
+/* The group for a context, with an address space; the device stands for it where the driver gives none. */
+struct result make_group(const struct gpu *gpu, struct context *context);
+/* A context's share of the GPU, in a group that was made before. */
+struct result make_share(const struct gpu *gpu, struct context *context);
+
 /* Asks until refused, and prints what that came to. */
 void fill(const struct gpu *gpu, way *how, uint64_t size);
 void print_result(struct result result);
@@ -66,4 +77,4 @@ struct subcommand {
 };
 
 extern const struct subcommand form_commands[], attack_commands[], sharing_commands[], load_commands[],
-    account_commands[];
+    account_commands[], context_commands[];

@@ -146,5 +146,10 @@ def test_hold(small: SimHost) -> None:
 
 
 def test_contexts_take_what_nobody_asks_for(small: SimHost) -> None:
+    group = "status 0x0 (address space 0x0, group 0x0"
     with Held(small, "-w", "context", "3") as line:
-        assert (line, small.used()) == ("3 contexts, status 0x0", (2 + 3 * 8) * MIB)
+        assert (line, small.used()) == (f"3 contexts, {group}, share 0x0)", (2 + 3 * 8) * MIB)
+    with Held(small, "-w", "shares", "3") as line:
+        assert (line, small.used()) == (f"3 shares, {group}, share 0x0)", (2 + 3 * 8) * MIB)
+    with Held(small, "-w", "groups", "3") as line:
+        assert (line, small.used()) == (f"3 groups, {group})", 0)

@@ -1,0 +1,136 @@
+"""A host with two real GPUs: a share on each, each kept on its own, and a container that has the second one alone.
+
+Which GPU a program took from is what NVML says outside, so a GPU that is taken for another shows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.host import CUDASH, MIB, GpuHost
+from tests.gpu.watch import Watch
+
+pytestmark = pytest.mark.may_skip("needs two NVIDIA GPUs; for ioctls alone the agent; for PyTorch PyTorch")
+
+GIB = 1 << 30
+SHARE = 3 * GIB
+TORCH = Path(__file__).with_name("programs") / "torch_devices.py"
+RAWGPU = "/rawgpu"
+
+
+@pytest.fixture
+def two(gpu_host: GpuHost) -> GpuHost:
+    if len(gpu_host.inventory.gpus) < 2:
+        pytest.skip("this machine has one GPU")
+    return gpu_host
+
+
+@contextmanager
+def watched(host: GpuHost) -> Iterator[list[Watch]]:
+    watches = [Watch(host, 0), Watch(host, 1)]
+    with watches[0].watching(), watches[1].watching():
+        yield watches
+
+
+def gpus(host: GpuHost, *which: int) -> list[str]:
+    """Docker options for these of the host's GPUs, in NVML's order for CUDA as well."""
+    asked = ",".join(str(host.inventory.gpus[i].index) for i in which)
+    return [f"--env=RUNAI_GPUS={'device=' if len(which) == 1 else ''}{asked}", "--env=CUDA_DEVICE_ORDER=PCI_BUS_ID"]
+
+
+def results(output: str) -> list[list[str]]:
+    """What cudash says of each command: number, name, values."""
+    print(output)
+    return [line.partition(" -> ")[2].split() for line in output.splitlines()]
+
+
+def within(watch: Watch) -> bool:
+    """Not more than the share, and nearly all of it."""
+    print(f"GPU {watch.gpu}: the device gave {watch.most / MIB} of {SHARE // MIB} MiB")
+    return 0.97 * SHARE <= watch.most <= SHARE
+
+
+def untouched(watch: Watch) -> bool:
+    """More than this of a GPU that nobody asked for would be somebody's."""
+    print(f"GPU {watch.gpu}: the device gave {watch.most / MIB} MiB unasked")
+    return watch.most <= 64 * MIB
+
+
+def test_one_process_fills_both(two: GpuHost) -> None:
+    commands = [word for i in (0, 1) for word in (f"device {i}", "uuid", "total", "primary", "fill 64m", "fill 2m")]
+    with watched(two) as watches:
+        done = two.run(two.share("3g", *gpus(two, 0, 1)), CUDASH, "count", *commands, "sleep 0.6")
+    count, *each = results(done.stdout)
+    assert count[2] == "2"
+    for gpu, (_, uuid, total, _, fill, fill_small) in zip(two.inventory.gpus[:2], (each[:6], each[6:12]), strict=True):
+        assert uuid[2] == gpu.uuid
+        assert total[2] == str(SHARE)
+        assert fill[1] == fill_small[1] == "CUDA_ERROR_OUT_OF_MEMORY"
+    assert [within(watch) for watch in watches] == [True, True]
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_process_that_takes_from_one_of_both(two: GpuHost, used: int) -> None:
+    commands = (f"device {used}", "primary", "fill 64m", "fill 2m", "sleep 0.6")
+    with watched(two) as watches:
+        two.run(two.share("3g", *gpus(two, 0, 1)), CUDASH, *commands)
+    assert within(watches[used])
+    assert untouched(watches[1 - used])
+
+
+def test_a_full_gpu_is_no_limit_to_the_other(two: GpuHost) -> None:
+    """Two containers, each with its own GPU."""
+    with watched(two) as watches:
+        first = two.background(two.share("3g", *gpus(two, 0)), CUDASH, "primary", "fill 64m", "fill 2m", "sleep 60")
+        second = two.background(two.share("3g", *gpus(two, 1)), CUDASH, "primary", "fill 64m", "fill 2m", "sleep 60")
+        with first as one, second as other:
+            for container in (one, other):
+                two.wait_for(container, "fill 2m ->")
+    assert [within(watch) for watch in watches] == [True, True]
+
+
+def test_a_container_with_the_second_gpu(two: GpuHost) -> None:
+    options = two.share("3g", *gpus(two, 1))
+    listed = two.run(options, "nvidia-smi", "-L").stdout
+    assert re.findall(r"GPU-[0-9a-f-]+", listed) == [two.inventory.gpus[1].uuid]
+    with watched(two) as watches:
+        done = two.run(options, CUDASH, "count", "uuid", "primary", "fill 64m", "fill 2m", "sleep 0.6")
+    count, uuid, *_ = results(done.stdout)
+    assert (count[2], uuid[2]) == ("1", two.inventory.gpus[1].uuid)
+    assert within(watches[1])
+    assert untouched(watches[0])
+
+
+@pytest.mark.parametrize("which", [(1,), (0, 1)])
+def test_ioctls_alone_on_the_second_gpu(request: pytest.FixtureRequest, two: GpuHost, which: tuple[int, ...]) -> None:
+    """The driver numbers GPUs by itself, whatever the container has of them."""
+    if request.config.getoption("--enforcement") == "interposer":
+        pytest.skip("without the agent nothing bounds a program that only makes ioctls")
+    rawgpu = f"--volume={two.program('rawgpu')}:{RAWGPU}:ro"
+    number = str(two.inventory.gpus[1].minor)
+    with watched(two) as watches:
+        done = two.run(two.share("3g", rawgpu, *gpus(two, *which)), RAWGPU, "-g", number, "fill", "2")
+    print(done.stdout)
+    took = re.search(r"(\d+) bytes, status 0x51", done.stdout)
+    assert took
+    assert 0.97 * SHARE <= int(took[1]) <= SHARE
+    assert watches[1].most <= SHARE
+    assert untouched(watches[0])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch isn't installed")
+def test_pytorch_on_the_second_gpu(two: GpuHost) -> None:
+    with watched(two) as watches:
+        done = two.python("3g", TORCH, options=gpus(two, 1))
+    values = json.loads(done.stdout.partition("RESULT ")[2].splitlines()[0])
+    print(values)
+    assert values == {"count": 1, "uuid": two.inventory.gpus[1].uuid, "total": SHARE, "sum": 1 << 28}
+    assert GIB <= watches[1].most <= SHARE
+    assert untouched(watches[0])

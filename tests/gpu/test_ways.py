@@ -52,6 +52,7 @@ WAYS = {
     "own-pool": Way("own-pool"),
     "handles": Way("handles"),
     "mapped-handles": Way("mapped-handles"),
+    "exported": Way("exported", counted=False),
     "array": Way("array", counted=False),
     "array-3d": Way("array-3d", counted=False),
     "mipmap": Way("mipmap", counted=False),

@@ -51,7 +51,11 @@ static CUresult own_pool(size_t *size)
 
 static CUresult created(CUmemGenericAllocationHandle *handle, size_t size)
 {
-    CUmemAllocationProp wanted = {.type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = here()};
+    CUmemAllocationProp wanted = {
+        .type = CU_MEM_ALLOCATION_TYPE_PINNED,
+        .requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+        .location = here(),
+    };
     return TRY(cuMemCreate, handle, size, &wanted, 0);
 }
 
@@ -72,6 +76,19 @@ static CUresult mapped_handles(size_t *size)
     if (result == CUDA_SUCCESS)
         result = TRY(cuMemMap, address, *size, 0, handle, 0);
     return result == CUDA_SUCCESS ? TRY(cuMemSetAccess, address, *size, &access, 1) : result;
+}
+
+/* Only a descriptor keeps it: its handle is freed. */
+static CUresult exported(size_t *size)
+{
+    CUmemGenericAllocationHandle handle;
+    int fd;
+    CUresult result = created(&handle, *size);
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = TRY(cuMemExportToShareableHandle, &fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    CUresult released = TRY(cuMemRelease, handle);
+    return result == CUDA_SUCCESS ? released : result;
 }
 
 static CUresult array(size_t *size)
@@ -139,6 +156,7 @@ const struct way memory_ways[] = {
     {.name = "own-pool", .take = own_pool, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
     {.name = "handles", .take = handles, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
     {.name = "mapped-handles", .take = mapped_handles, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
+    {.name = "exported", .take = exported, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
     {.name = "array", .take = array, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
     {.name = "array-3d", .take = array_3d, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},
     {.name = "mipmap", .take = mipmapped, .largest = 256 * MIB, .smallest = 2 * MIB, .times = MANY},

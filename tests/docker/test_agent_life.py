@@ -96,7 +96,7 @@ def test_a_process_killed_in_the_middle(runai_agent: Runai, count: Callable[[int
         assert holding.stdout.readline() == "ready\n"
         before, really = used(container), runai_agent.simhost.used()
         assert before >= 256 * MIB
-        container.execute("sh", "-c", KILLS, str(count(100)))
+        runai_agent.engine.docker("exec", container.id, "sh", "-c", KILLS, str(count(1000)), timeout=900)
         wait_for(lambda: used(container) == before)
         assert runai_agent.simhost.used() == really
         holding.communicate("")

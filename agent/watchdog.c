@@ -50,16 +50,28 @@ static void end_all(void) {
             end_process(&table[i]);
 }
 
+/* One process after the other could keep us waiting: the second within so many seconds is no accident. */
+#define REPEATED 60
+
+static bool is_repeated(void) {
+    static int64_t before = -REPEATED;
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t since = (int64_t)now.tv_sec - before;
+    before = (int64_t)now.tv_sec;
+    return since < REPEATED;
+}
+
 /* The table holds still: whoever changes it waits. First goes the one whose page it is, with which a userfaultfd of its own
  * closes. Another process can hold that, or serve the file system: then what each of them may have taken around us comes
  * back with them, and at last the agent ends, without which nobody gets more. */
 static void act(const struct process *process, unsigned ticks) {
-    if (ticks == PATIENCE) {
+    if (ticks == PATIENCE && !is_repeated()) {
         journal("process %d was ended: its memory kept the agent waiting for %d ms", (int)process->pid,
                 PATIENCE * TICK_MS);
         end_process(process);
-    } else if (ticks == PATIENCE + 1) {
-        journal("all processes that asked for device memory were ended: the memory of process %d still keeps the agent "
+    } else if (ticks == PATIENCE || ticks == PATIENCE + 1) {
+        journal("all processes that asked for device memory were ended: the memory of process %d keeps the agent "
                 "waiting",
                 (int)process->pid);
         end_all();

@@ -52,7 +52,7 @@ def shim(runai: Runai, rounds: int) -> Row:
     bundle.mkdir(parents=True)
     stub.write_text(STUB)
     stub.chmod(0o755)
-    configure(runai.config | {"runtime": str(stub), "state": str(home)}, home / "config.json", program)
+    configure(runai.config | {"runtime": str(stub), "state": str(home / "state")}, home / "config.json", program)
     arguments = runai.arguments(memory="3g", runtime="runc")
     ident = runai.engine.docker("run", "-d", *arguments, images.BUSYBOX, "sleep", "600").stdout.strip()
     made = runai.engine.place.state / "containerd/io.containerd.runtime.v2.task/moby" / ident / "config.json"
@@ -60,7 +60,7 @@ def shim(runai: Runai, rounds: int) -> Row:
     def create(runtime: Path) -> None:
         shutil.copy(made, bundle / "config.json")
         subprocess.run([runtime, "create", "--bundle", bundle, "x"], check=True)
-        shutil.rmtree(home / "x", ignore_errors=True)
+        shutil.rmtree(home / "state/x", ignore_errors=True)
 
     base, other = measure([lambda: create(stub), lambda: create(program)], rounds)
     runai.engine.remove_containers()

@@ -162,8 +162,8 @@ static void ask_from(const struct gpu *gpu, void *page)
     printf("answered\n");
 }
 
-/* A page that is never filled: userfaultfd(2), for faults of the kernel's too. Held by this process, or by one more: a child
- * that asks the driver for nothing. */
+/* A page that is never filled: userfaultfd(2), for faults of the kernel's too, or as all may have it, for those of user
+ * mode only. Held by this process, or by one more: a child that asks the driver for nothing. */
 static void blockpage(char **arguments)
 {
     struct gpu gpu = open_gpu();
@@ -171,7 +171,7 @@ static void blockpage(char **arguments)
     void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct uffdio_api api = {.api = UFFD_API};
     struct uffdio_register all = {.range = {(uintptr_t)page, size}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-    int handler = (int)syscall(SYS_userfaultfd, 0);
+    int handler = (int)syscall(SYS_userfaultfd, strcmp(arguments[0], "user") == 0 ? UFFD_USER_MODE_ONLY : 0);
     if (handler < 0 || ioctl(handler, UFFDIO_API, &api) < 0 || ioctl(handler, UFFDIO_REGISTER, &all) < 0)
         die("userfaultfd");
     if (strcmp(arguments[0], "shared") == 0 && fork() == 0) {
@@ -202,7 +202,7 @@ const struct subcommand attack_commands[] = {
     {"privileged", "MIB", 1, privileged},
     {"osdesc", "MIB", 1, osdesc},
     {"wrongfd", "", 0, wrongfd},
-    {"blockpage", "own|shared", 1, blockpage},
+    {"blockpage", "user|own|shared", 1, blockpage},
     {"blockfile", "PATH", 1, blockfile},
     {0},
 };

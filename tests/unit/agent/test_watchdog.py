@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.simgpu.host import SimHost
-from tests.unit.agent.bounded import Container, wait_for
+from tests.unit.agent.bounded import MIB, Container, wait_for
 
 FILLED = "15 allocations, 1006632960 bytes, status 0x51\n"
 SECONDS = 30
@@ -21,17 +21,34 @@ def ended_by_the_agent(program: subprocess.Popen[str]) -> bool:
     return program.wait(SECONDS) == -signal.SIGKILL
 
 
+def holding(container: Container) -> subprocess.Popen[str]:
+    program = container.start("hold", "64")
+    assert program.stdout and program.stdout.readline() == "ready\n"
+    return program
+
+
 def test_a_page_that_nobody_fills(container: Container, host: SimHost) -> None:
+    """Its process is ended; at once another, with which those go that may have taken memory."""
+    neighbour = holding(container)
     assert ended_by_the_agent(container.start("blockpage", "own", traces=True))
     assert "was ended: its memory kept the agent waiting" in container.log()
+    assert container.run("fill", "64") == f"14 allocations, {14 * 64 * MIB} bytes, status 0x51\n"
+    assert neighbour.poll() is None
+    assert ended_by_the_agent(container.start("blockpage", "own", traces=True))
+    assert ended_by_the_agent(neighbour)
     assert container.run("fill", "64") == FILLED
     wait_for(lambda: host.used() == 0)
 
 
+def test_what_any_container_may_do_with_userfaultfd(container: Container) -> None:
+    """One for user mode only doesn't keep the agent: the call fails as with a bad address."""
+    assert container.run("blockpage", "user") == "answered\n"
+    assert container.log() == ""
+
+
 def test_who_took_memory_meanwhile_is_ended_too(container: Container, host: SimHost) -> None:
     """Another process holds the userfaultfd, so that the agent waits on."""
-    taker = container.start("hold", "64")
-    assert taker.stdout and taker.stdout.readline() == "ready\n"
+    taker = holding(container)
     assert ended_by_the_agent(container.start("blockpage", "shared", traces=True))
     assert ended_by_the_agent(taker)
     assert container.agent and container.agent.wait(SECONDS) == 1

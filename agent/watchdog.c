@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A page that has to come back from swap takes far less; a memory cgroup at its limit doesn't stop who reads from outside. */
+/* A page that has to come back from swap takes far less. */
 #define TICK_MS 500
 #define PATIENCE 4 /* ticks */
 

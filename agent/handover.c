@@ -1,10 +1,9 @@
 #include "handover.h"
-#include "cleanup.h"
 #include "notification.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #define DESCRIPTORS 16
@@ -27,17 +26,19 @@ static int choose(struct msghdr *message) {
     return listener;
 }
 
-int handover_listener(int socket) {
-    static char state[65536]; /* of the container: JSON, which tells nothing that isn't known */
+int handover_accept(int socket) {
+    return accept4(socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+bool handover_receive(int connection, int *listener) {
+    static char state[65536]; /* of the container: JSON */
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
     } parts;
-    cleanup_close int peer = accept4(socket, NULL, NULL, SOCK_CLOEXEC);
-    struct timeval patience = {.tv_sec = 2};
-    if (peer < 0 || setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
-        return -1;
     struct iovec text = {state, sizeof state};
     struct msghdr message = {.msg_iov = &text, .msg_iovlen = 1, .msg_control = &parts, .msg_controllen = sizeof parts};
-    return recvmsg(peer, &message, MSG_CMSG_CLOEXEC) > 0 ? choose(&message) : -1;
+    ssize_t length = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
+    *listener = length > 0 ? choose(&message) : -1;
+    return length > 0 || (length < 0 && (errno == EAGAIN || errno == EINTR));
 }

@@ -15,6 +15,7 @@
 #include "privilege.h"
 #include "reconcile.h"
 #include "share.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,49 +31,59 @@ enum { SOCKET = 3, CONTROL = 4, FIRST_OTHER = 5 };
 /* Each docker exec that runs has a listener of its own. */
 #define LISTENERS 1024
 
-/* What is waited for: the two sockets, the creator, then the listeners. With poll, not epoll: a call then wakes us on its
- * own processor and at once (SYNC_WAKE_UP), which epoll doesn't hand on. */
-enum { HANDOVER, REQUEST_OF_ROOT, CREATOR, FIRST_LISTENER };
-static struct pollfd watched[FIRST_LISTENER + LISTENERS];
-static nfds_t count = FIRST_LISTENER;
+/* What is waited for: the two sockets, the creator, then connections of runtimes and listeners. With poll, not epoll: a
+ * call then wakes us on its own processor and at once (SYNC_WAKE_UP), which epoll doesn't hand on. */
+enum { HANDOVER, REQUEST_OF_ROOT, CREATOR, FIRST_OF_MANY };
+static struct pollfd watched[FIRST_OF_MANY + LISTENERS];
+static bool is_connection[FIRST_OF_MANY + LISTENERS]; /* of a runtime, that has a listener to hand over */
+static nfds_t count = FIRST_OF_MANY;
 
 static struct config config;
 static int64_t last_look, next_look; /* ms */
 
-static void take_listener(void) {
-    int listener = handover_listener(SOCKET);
-    if (listener < 0)
+static void watch(int fd, bool connection) {
+    if (fd < 0)
         return;
-    if (count == FIRST_LISTENER + LISTENERS)
-        (void)close(listener); /* what would have run there can't ask for memory */
-    else
-        watched[count++] = (struct pollfd){.fd = listener, .events = POLLIN};
+    if (count == FIRST_OF_MANY + LISTENERS) {
+        (void)close(fd); /* what would have run there can't ask for memory */
+        return;
+    }
+    is_connection[count] = connection;
+    watched[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
 }
 
 static void forget(nfds_t at) {
     (void)close(watched[at].fd);
     watched[at] = watched[--count];
+    is_connection[at] = is_connection[count];
 }
 
-/* false: it is gone, and another may have its place. */
-static bool serve(nfds_t at) {
+static bool serve_connection(nfds_t at) {
+    int listener = -1;
+    bool open = handover_receive(watched[at].fd, &listener);
+    watch(listener, false);
+    return open;
+}
+
+static bool serve_listener(nfds_t at) {
     const struct pollfd *one = &watched[at];
     const struct seccomp_notif *notice = one->revents & POLLIN ? notification_receive(one->fd) : NULL;
-    if (!notice && one->revents & (POLLHUP | POLLERR | POLLNVAL)) {
-        forget(at);
-        return false;
-    }
-    if (notice && escape_answer(&config, one->fd, notice) && next_look > last_look + RECONCILE_SOON_MS)
+    if (!notice)
+        return !(one->revents & (POLLHUP | POLLERR | POLLNVAL));
+    if (escape_answer(&config, one->fd, notice) && next_look > last_look + RECONCILE_SOON_MS)
         next_look = last_look + RECONCILE_SOON_MS;
     return true;
 }
 
 static void serve_all(void) {
-    for (nfds_t at = FIRST_LISTENER; at < count;)
-        if (!watched[at].revents || serve(at))
+    for (nfds_t at = FIRST_OF_MANY; at < count;) {
+        if (watched[at].revents && !(is_connection[at] ? serve_connection(at) : serve_listener(at)))
+            forget(at); /* another has its place now */
+        else
             at++;
+    }
     if (watched[HANDOVER].revents)
-        take_listener();
+        watch(handover_accept(SOCKET), true);
     if (watched[REQUEST_OF_ROOT].revents)
         control_serve(&config, CONTROL);
     if (watched[CREATOR].revents) {
@@ -98,12 +109,7 @@ static int64_t now_ms(void) {
 
 /* Whether somebody is still to be bounded, or on the way: the runtime may have ended since it connected. */
 static bool is_needed(void) {
-    while (count == FIRST_LISTENER && watched[CREATOR].fd < 0) {
-        if (poll(&watched[HANDOVER], 1, 0) != 1)
-            return false;
-        take_listener();
-    }
-    return true;
+    return count > FIRST_OF_MANY || watched[CREATOR].fd >= 0 || poll(&watched[HANDOVER], 1, 0) == 1;
 }
 
 static void run(void) {
@@ -145,7 +151,7 @@ int main(int argc, char **argv) {
     container_set_folder(folder);
     managed_set_folder(folder);
     if (!config_read(folder, &config) || !driver_find_nodes(&config) || !share_open(folder, &config) ||
-        !privilege_drop()) {
+        !privilege_drop() || !watchdog_start()) {
         journal("the agent can't start: its configuration or a device file isn't as it should be");
         return 1;
     }

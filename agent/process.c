@@ -1,5 +1,6 @@
 #include "process.h"
 #include "cleanup.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,10 +59,13 @@ static bool look_up(pid_t thread, pid_t *pid, pid_t *inner) {
     return *pid > 0;
 }
 
-static int open_memory(pid_t thread) {
+static int open_memory(const struct process *process) {
     char path[32];
-    (void)snprintf(path, sizeof path, "/proc/%d/mem", (int)thread);
-    return open(path, O_RDWR | O_CLOEXEC);
+    (void)snprintf(path, sizeof path, "/proc/%d/mem", (int)process->thread);
+    watchdog_enter(process);
+    int memory = open(path, O_RDWR | O_CLOEXEC);
+    watchdog_leave();
+    return memory;
 }
 
 static void forget(struct process *process) {
@@ -115,7 +119,7 @@ static struct process *enter(pid_t pid, pid_t inner, pid_t thread) {
         return NULL;
     *place = (struct process){.pid = pid, .inner = inner, .thread = thread};
     place->handle = (int)syscall(SYS_pidfd_open, pid, 0);
-    place->memory = open_memory(thread);
+    place->memory = open_memory(place);
     if (place->handle < 0 || place->memory < 0 || !has_thread(place, thread)) {
         forget(place);
         return NULL;
@@ -156,7 +160,7 @@ struct process *process_of(pid_t thread) {
 
 /* After an exec the old address space is empty: nothing comes of it. */
 static bool renew(struct process *process) {
-    int memory = open_memory(process->thread);
+    int memory = open_memory(process);
     if (memory < 0 || !has_thread(process, process->thread)) {
         if (memory >= 0)
             (void)close(memory);
@@ -171,18 +175,31 @@ bool process_read(struct process *process, uint64_t address, void *buffer, size_
     /* Not by /proc/PID/mem: that stays with the address space from before an exec, which a process that shared it can
      * keep, and the driver would read another message than we do. */
     struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size};
-    return process_vm_readv(process->thread, &here, 1, &there, 1, 0) == (ssize_t)size;
+    watchdog_enter(process);
+    ssize_t got = process_vm_readv(process->thread, &here, 1, &there, 1, 0);
+    watchdog_leave();
+    return got == (ssize_t)size;
+}
+
+static ssize_t put(const struct process *process, uint64_t address, const void *buffer, size_t size) {
+    watchdog_enter(process);
+    ssize_t done = pwrite(process->memory, buffer, size, (off_t)address);
+    watchdog_leave();
+    return done;
 }
 
 bool process_write(struct process *process, uint64_t address, const void *buffer, size_t size) {
     if (address > INT64_MAX)
         return false;
-    ssize_t put = pwrite(process->memory, buffer, size, (off_t)address);
-    if (put == 0 && renew(process))
-        put = pwrite(process->memory, buffer, size, (off_t)address);
-    return put == (ssize_t)size;
+    ssize_t done = put(process, address, buffer, size);
+    if (done == 0 && renew(process))
+        done = put(process, address, buffer, size);
+    return done == (ssize_t)size;
 }
 
 int process_descriptor(const struct process *process, int fd) {
-    return (int)syscall(SYS_pidfd_getfd, process->handle, fd, 0);
+    watchdog_enter(process);
+    int copy = (int)syscall(SYS_pidfd_getfd, process->handle, fd, 0);
+    watchdog_leave();
+    return copy;
 }

@@ -13,11 +13,12 @@ SECONDS = 10
 KERNEL = (5, 9)  # in it the descriptors that the agent needs work as runtimes use them (SECCOMP_IOCTL_NOTIF_ADDFD)
 PIDFD_OPEN, PIDFD_GETFD = 434, 438  # the same on x86_64 and aarch64
 CRUN = (0, 19)
+PTRACE_SCOPE = "/proc/sys/kernel/yama/ptrace_scope"
 
 
 def agent_faults(runtimes: Iterable[str]) -> dict[str, str]:
     """For each of RUNTIMES, why a container of it can't have an agent, as a part of a sentence; "" where it can."""
-    kernel = kernel_fault(os.uname().release)
+    kernel = kernel_fault(os.uname().release) or ptrace_fault(PTRACE_SCOPE)
     return {runtime: kernel or runtime_fault(runtime) for runtime in runtimes}
 
 
@@ -33,6 +34,18 @@ def kernel_fault(release: str) -> str:
     if "user_notif" not in actions:
         return "the kernel is built without seccomp's user notifications (CONFIG_SECCOMP_FILTER)"
     return "" if can_take_descriptors() else "the kernel, or what this process runs under, refuses pidfd_getfd"
+
+
+def ptrace_fault(path: str) -> str:
+    """The scopes 0 to 2 let through whoever has CAP_SYS_PTRACE, as the agent does; 3 nobody, until the next boot
+    (Documentation/admin-guide/LSM/Yama.rst).
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            scope = file.read().strip()
+    except OSError:
+        return ""  # a kernel without Yama
+    return f"{path} is 3, with which nobody may read another's memory; boot with a lower one" if scope == "3" else ""
 
 
 def can_take_descriptors() -> bool:

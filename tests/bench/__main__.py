@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runai_runtime.configure import configure
+from tests.bench.agent import idle, shim
 from tests.bench.pairs import Pairs, Row, measure, table
 from tests.bench.process import account_pairs, footprint
 from tests.docker import images
@@ -36,17 +37,24 @@ def facts(engine: Engine) -> Iterator[str]:
 
 
 def docker_runs(runai: Runai, rounds: int) -> Iterator[Row]:
-    """`docker run` of true, to its end, under runai against runc."""
+    """`docker run` of true, to its end, under runai against runc, with the interposer and with the agent."""
 
     def run(runtime: str, memory: str | None) -> None:
         options = runai.arguments(memory=memory, runtime=runtime)
         runai.engine.docker("run", "--rm", *options, images.BUSYBOX, "true")
 
-    base, passed, shared = measure(
-        [lambda: run("runc", None), lambda: run("runai", None), lambda: run("runai", "3g")], rounds
+    base, passed, shared, bounded = measure(
+        [
+            lambda: run("runc", None),
+            lambda: run("runai", None),
+            lambda: run("runai", "3g"),
+            lambda: run("runai-agent", "3g"),
+        ],
+        rounds,
     )
     yield Row("docker run, no request: runai / runc", 1.15, Pairs(base, passed).ratios)
     yield Row("docker run, RUNAI_GPU_MEMORY=3g: runai / runc", 1.25, Pairs(base, shared).ratios)
+    yield Row("docker run, the same with an agent: runai / runc", 1.30, Pairs(base, bounded).ratios)
 
 
 def pass_through(runai: Runai, rounds: int) -> Iterator[Row]:
@@ -74,13 +82,19 @@ def main() -> int:
         program = folder / "runai-runtime"
         config = configuration(folder, simhost)
         configure(config, folder / "config.json", program)
-        engine = stack.enter_context(Engine({"runai": program}))
+        with_agent = folder / "a/runai-runtime"
+        engine = stack.enter_context(Engine({"runai": program, "runai-agent": with_agent}))
         images.load(engine, images.BUSYBOX)
         runai = Runai(engine, simhost, config, program)
+        # "s": a short path, for the sockets in it.
+        own = {"enforcement": "agent", "state": str(folder / "s")}
+        bounded = Runai(engine, simhost, configuration(with_agent.parent, simhost) | own, with_agent, "runai-agent")
+        configure(bounded.config, with_agent.with_name("config.json"), with_agent)
         for fact in facts(engine):
             print(fact)
         print("Medians of pairs, taken in turn: A B, B A, A B ...\n", flush=True)
         rows = [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
+        rows += [shim(bounded, 2 * rounds), *idle(bounded)]
         rows += [account_pairs(9), *footprint(runai, 3 * rounds)]
     print(table(rows))
     return 0 if all(row.met for row in rows) else 1

@@ -14,7 +14,7 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
-PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b"}
+PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b", "runai-cut": "x"}
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
 

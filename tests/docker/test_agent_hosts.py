@@ -65,7 +65,15 @@ def test_it_bounds_and_ends(other: Runai) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["--user=1000", "--pid=host --userns=host", "--read-only", "--init", "--cap-drop=ALL"]
+    "options",
+    [
+        "--user=1000",
+        "--security-opt=no-new-privileges",
+        "--pid=host --userns=host",
+        "--read-only",
+        "--init",
+        "--cap-drop=ALL",
+    ],
 )
 def test_as_people_start_containers(other: Runai, options: str) -> None:
     assert other.run(*FILL, memory="1g", options=(*tools(), *options.split())).stdout == FILLED

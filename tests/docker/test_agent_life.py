@@ -96,7 +96,7 @@ def test_a_process_killed_in_the_middle(runai_agent: Runai, count: Callable[[int
         assert holding.stdout.readline() == "ready\n"
         before, really = used(container), runai_agent.simhost.used()
         assert before >= 256 * MIB
-        container.execute("sh", "-c", KILLS, str(count(100)))
+        runai_agent.engine.docker("exec", container.id, "sh", "-c", KILLS, str(count(1000)), timeout=900)
         wait_for(lambda: used(container) == before)
         assert runai_agent.simhost.used() == really
         holding.communicate("")
@@ -124,6 +124,18 @@ def test_a_child_of_a_cuda_program_is_bounded_as_well(runai_agent: Runai) -> Non
     assert len(filled) == 3 and max(amounts) <= GIB
     assert amounts[0] >= 0.7 * GIB and amounts[1] == 0  # CUDA is of no use after a fork
     assert runai_agent.simhost.used() == 0
+
+
+def test_memory_that_keeps_the_agent_waiting(runai_agent: Runai) -> None:
+    """Its process is ended, and the others of the container are served again."""
+    block = f"{RAW} blockpage own; echo $?"
+    done = runai_agent.run("sh", "-c", block, memory="1g", options=tools())
+    assert done.stdout == "1\n" and "userfaultfd" in done.stderr  # as docker starts containers, it isn't to be had
+    loose = ("--cap-add=SYS_PTRACE", "--security-opt=seccomp=unconfined")
+    container = Container(runai_agent, "sleep", "600", memory="1g", options=(*tools(), *loose))
+    assert container.execute("sh", "-c", block) == "137\n"
+    assert container.execute(*FILL) == FILLED
+    assert "its memory kept the agent waiting" in (container.grant / "agent.log").read_text()
 
 
 def test_an_exec_of_a_shell(runai_agent: Runai) -> None:

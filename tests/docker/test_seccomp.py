@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runai_runtime.able import agent_faults, kernel_fault
+from runai_runtime.able import agent_faults, kernel_fault, ptrace_fault
 from runai_runtime.seccomp import HoldAtDriver
 from tests.docker import images
 from tests.docker.engine import Engine
@@ -128,6 +128,14 @@ def test_both_runtimes_and_this_kernel_can() -> None:
 @pytest.mark.parametrize("release", ["5.8.0-generic", "4.19.0", "", "?"])
 def test_an_old_kernel_can_not(release: str) -> None:
     assert "5.9 or later is needed" in kernel_fault(release)
+
+
+@pytest.mark.parametrize(("scope", "able"), [("0\n", True), ("1\n", True), ("2\n", True), ("3\n", False), (None, True)])
+def test_yama_may_let_nobody_read_a_message(tmp_path: Path, scope: str | None, able: bool) -> None:
+    path = tmp_path / "ptrace_scope"
+    if scope is not None:
+        path.write_text(scope)
+    assert (ptrace_fault(str(path)) == "") is able
 
 
 @pytest.mark.parametrize(

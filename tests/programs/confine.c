@@ -1,4 +1,4 @@
-/* confine SOCKET PROGRAM ARGUMENT...: becomes PROGRAM under the filter that a container with a share has, with the
+/* confine [-p] SOCKET PROGRAM ARGUMENT...: becomes PROGRAM under the filter that a container with a share has, with the
  * listener handed to the agent at SOCKET as the runtime does. For tests of the agent without an engine. */
 #include <errno.h>
 #include <linux/audit.h>
@@ -72,21 +72,24 @@ static int hand_over(const char *path, int listener)
     return sent == 2 ? 0 : -1;
 }
 
-/* As docker leaves its containers without CAP_SYS_ADMIN: here without any. */
-static void drop_capabilities(void)
+/* As docker leaves its containers without CAP_SYS_ADMIN: here without any, or with -p as by --cap-add SYS_PTRACE. */
+static void drop_capabilities(uint32_t kept)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[2] = {0};
+    struct __user_cap_data_struct data[2] = {{.effective = kept, .permitted = kept}};
     for (unsigned long capability = 0; capability < 64; capability++)
-        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
-    syscall(SYS_capset, &header, none);
+        if (capability >= 32 || !(kept >> capability & 1))
+            prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    syscall(SYS_capset, &header, data);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 3)
+    int traces = argc > 1 && strcmp(argv[1], "-p") == 0;
+    argv += traces;
+    if (argc - traces < 3)
         return 2;
-    drop_capabilities();
+    drop_capabilities(traces ? 1u << CAP_SYS_PTRACE : 0);
     int listener = filter();
     if (listener < 0 || hand_over(argv[1], listener) < 0) {
         perror("confine");

@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 /* What the other thread writes to, in turn one and the other, until told to stop. */
@@ -150,11 +153,56 @@ static void wrongfd(char **arguments)
     fflush(stdout);
 }
 
+/* ---- messages that nobody can read -------------------------------------------------------------------------- */
+
+/* One call with a message that lies at PAGE. */
+static void ask_from(const struct gpu *gpu, void *page)
+{
+    (void)ioctl(gpu->fd, request(ESC_ALLOC, sizeof(struct rm_alloc)), page);
+    printf("answered\n");
+}
+
+/* A page that is never filled: userfaultfd(2), for faults of the kernel's too, or as all may have it, for those of user
+ * mode only. Held by this process, or by one more: a child that asks the driver for nothing. */
+static void blockpage(char **arguments)
+{
+    struct gpu gpu = open_gpu();
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register all = {.range = {(uintptr_t)page, size}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+    int handler = (int)syscall(SYS_userfaultfd, strcmp(arguments[0], "user") == 0 ? UFFD_USER_MODE_ONLY : 0);
+    if (handler < 0 || ioctl(handler, UFFDIO_API, &api) < 0 || ioctl(handler, UFFDIO_REGISTER, &all) < 0)
+        die("userfaultfd");
+    if (strcmp(arguments[0], "shared") == 0 && fork() == 0) {
+        for (int fd = 0; fd < 64; fd++)
+            if (fd != handler)
+                close(fd);
+        sleep(20); /* longer than the agent waits, and it is nobody's to end */
+        exit(0);
+    }
+    ask_from(&gpu, page);
+}
+
+/* A page of a file whose file system doesn't answer. */
+static void blockfile(char **arguments)
+{
+    struct gpu gpu = open_gpu();
+    int file = open(arguments[0], O_RDONLY | O_CLOEXEC);
+    void *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    if (page == MAP_FAILED)
+        die("a file's page");
+    close(file); /* now, or it would wait for that file system at its end */
+    ask_from(&gpu, page);
+}
+
 const struct subcommand attack_commands[] = {
     {"swapclass", "SECONDS MIB", 2, swapclass},
     {"swapsize", "SECONDS MIB", 2, swapsize},
     {"privileged", "MIB", 1, privileged},
     {"osdesc", "MIB", 1, osdesc},
     {"wrongfd", "", 0, wrongfd},
+    {"blockpage", "user|own|shared", 1, blockpage},
+    {"blockfile", "PATH", 1, blockfile},
     {0},
 };

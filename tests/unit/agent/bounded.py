@@ -40,9 +40,23 @@ def wait_for(what: Callable[[], bool], seconds: float = 10) -> None:
 
 
 class Container:
-    """One agent, and programs that it bounds. SHARES: bytes by GPU. With `agent` None nothing bounds them."""
+    """One agent, and programs that it bounds. SHARES: bytes by GPU. With `agent` None nothing bounds them.
 
-    def __init__(self, folder: Path, host: SimHost, agent: Path | None, shares: list[int]) -> None:
+    orphan: what made it has ended before it begins. first: called with the path of its socket, before it begins.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        host: SimHost,
+        agent: Path | None,
+        shares: list[int],
+        *,
+        orphan: bool = False,
+        first: Callable[[Path], object] = lambda _: None,
+    ) -> None:
+        self.is_bereft = False
+        """Whether the agent ends before its container, as a test wants it."""
         self.folder = folder
         self.host = host
         self.programs: list[subprocess.Popen[str]] = []
@@ -50,11 +64,11 @@ class Container:
         self.raw = build.program("rawgpu", "-static")
         self.confine = build.program("confine", "-static")
         if agent:
-            self._start(agent, shares)
+            self._start(agent, shares, creator=1 if orphan else os.getpid(), first=first)
 
-    def _start(self, agent: Path, shares: list[int]) -> None:
+    def _start(self, agent: Path, shares: list[int], *, creator: int, first: Callable[[Path], object]) -> None:
         state = self.host.state()["gpus"]
-        lines = ["runai-agent\t1", f"creator\t{os.getpid()}\t1", "params\t128"]
+        lines = ["runai-agent\t1", f"creator\t{creator}\t1", "params\t128"]
         lines += [f"gpu\t{gpu['uuid']}\t{share}\t{gpu['reserved']}" for gpu, share in zip(state, shares, strict=False)]
         lines += [
             f"node\t{self.host.dev}/{name}" for name in ("nvidiactl", *(f"nvidia{i}" for i in range(len(shares))))
@@ -66,6 +80,7 @@ class Container:
             sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             sockets[-1].bind(str(self.folder / name))
             sockets[-1].listen(64)
+        first(self.folder / "agent")
 
         def place() -> None:
             for number, descriptor in enumerate([os.dup(one.fileno()) for one in sockets], 3):
@@ -83,11 +98,11 @@ class Container:
         for one in sockets:
             one.close()
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Rawgpu with these arguments."""
+    def start(self, *arguments: str, traces: bool = False) -> subprocess.Popen[str]:
+        """Rawgpu with these arguments. TRACES: as with --cap-add SYS_PTRACE."""
         command = [str(self.raw), "-d", str(self.host.dev), *arguments]
         if self.agent:
-            command = [str(self.confine), str(self.folder / "agent"), *command]
+            command = [str(self.confine), *(["-p"] if traces else []), str(self.folder / "agent"), *command]
         program = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -121,4 +136,4 @@ class Container:
             self.agent.wait()
             faults = (self.folder / "agent.stderr").read_text()
             assert not faults, faults
-            assert alive
+            assert alive != self.is_bereft

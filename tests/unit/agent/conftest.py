@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimHost]:
 
 @pytest.fixture
 def container_with(agent: Path, host: SimHost, tmp_path: Path) -> Iterator[Callable[..., Container]]:
-    """Makes containers: of this share, in bytes, with or without an agent."""
+    """Makes containers: of this share, in bytes, with or without an agent, and with more of what Container takes."""
     made: list[Container] = []
 
-    def make(share: int = SHARE, *, bounded: bool = True) -> Container:
+    def make(share: int = SHARE, *, bounded: bool = True, **settings: Any) -> Container:
         folder = tmp_path / str(len(made))
         folder.mkdir()
-        made.append(Container(folder, host, agent if bounded else None, [share]))
+        made.append(Container(folder, host, agent if bounded else None, [share], **settings))
         return made[-1]
 
     wait_for(lambda: host.used() == 0)

@@ -1,0 +1,104 @@
+#include "watchdog.h"
+#include "journal.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A page that has to come back from swap takes far less. */
+#define TICK_MS 500
+#define PATIENCE 4 /* ticks */
+
+static const struct process *_Atomic waited_for;
+static _Atomic uint64_t waits;  /* so far: the same one at two ticks has lasted that long */
+static _Atomic uint32_t awake; /* a thread that sleeps in the kernel is woken through it */
+
+void watchdog_enter(const struct process *process) {
+    atomic_store(&waited_for, process);
+    atomic_fetch_add(&waits, 1);
+    if (atomic_load(&awake))
+        return;
+    atomic_store(&awake, 1);
+    (void)syscall(SYS_futex, &awake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void watchdog_leave(void) {
+    atomic_store_explicit(&waited_for, NULL, memory_order_release);
+}
+
+/* Without CPU time while nobody asks for anything. */
+static void sleep_until_entered(uint64_t seen) {
+    atomic_store(&awake, 0);
+    if (atomic_load(&waits) != seen)
+        return; /* entered meanwhile, and perhaps before it could see that it has to wake us */
+    while (!atomic_load(&awake))
+        (void)syscall(SYS_futex, &awake, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+static void end_process(const struct process *process) {
+    (void)syscall(SYS_pidfd_send_signal, process->handle, SIGKILL, NULL, 0);
+}
+
+static void end_all(void) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid)
+            end_process(&table[i]);
+}
+
+/* One process after the other could keep us waiting: the second within so many seconds is no accident. */
+#define REPEATED 60
+
+static bool is_repeated(void) {
+    static int64_t before = -REPEATED;
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t since = (int64_t)now.tv_sec - before;
+    before = (int64_t)now.tv_sec;
+    return since < REPEATED;
+}
+
+/* The table holds still: whoever changes it waits. First goes the one whose page it is, with which a userfaultfd of its own
+ * closes. Another process can hold that, or serve the file system: then what each of them may have taken around us comes
+ * back with them, and at last the agent ends, without which nobody gets more. */
+static void act(const struct process *process, unsigned ticks) {
+    if (ticks == PATIENCE && !is_repeated()) {
+        journal("process %d was ended: its memory kept the agent waiting for %d ms", (int)process->pid,
+                PATIENCE * TICK_MS);
+        end_process(process);
+    } else if (ticks == PATIENCE || ticks == PATIENCE + 1) {
+        journal("all processes that asked for device memory were ended: the memory of process %d keeps the agent "
+                "waiting",
+                (int)process->pid);
+        end_all();
+    } else if (ticks > PATIENCE + 1) {
+        journal("the agent ends, since nothing else ends its wait: its container gets no more device memory");
+        _exit(1);
+    }
+}
+
+_Noreturn static void *watch(void *unused) {
+    (void)unused;
+    const struct timespec tick = {.tv_nsec = TICK_MS * 1000000l};
+    uint64_t seen = 0;
+    for (unsigned ticks = 0;;) {
+        (void)nanosleep(&tick, NULL);
+        const struct process *process = atomic_load(&waited_for);
+        uint64_t now = atomic_load(&waits);
+        ticks = process && now == seen ? ticks + 1 : 0;
+        if (ticks)
+            act(process, ticks);
+        else if (!process && now == seen)
+            sleep_until_entered(now);
+        seen = now;
+    }
+}
+
+bool watchdog_start(void) {
+    pthread_t thread;
+    return pthread_create(&thread, NULL, watch, NULL) == 0;
+}

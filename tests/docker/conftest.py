@@ -14,7 +14,7 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
-PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b"}
+PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b", "runai-interposer": "i"}
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
 
@@ -65,6 +65,15 @@ def runai_agent(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     program = folder / "b/runai-runtime"
     configure(config, folder / "b/config.json", program)
     return Runai(engine, simhost, config, program, "runai-agent")
+
+
+@pytest.fixture(scope="session")
+def runai_interposer(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """The same engine and GPU host, where libvgpu alone bounds the containers."""
+    config = configuration(folder / "i", simhost) | {"enforcement": "interposer"}
+    program = folder / "i/runai-runtime"
+    configure(config, folder / "i/config.json", program)
+    return Runai(engine, simhost, config, program, "runai-interposer")
 
 
 @pytest.fixture(autouse=True)

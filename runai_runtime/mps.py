@@ -1,0 +1,77 @@
+"""MPS servers of the host's: whether a container can reach one, which then takes device memory on its behalf, outside
+of the container and of its share.
+
+A client finds the server by sockets and pipes in one folder, CUDA_MPS_PIPE_DIRECTORY: `control`, `control_privileged`,
+`log` and files beside them (NVIDIA's documentation of MPS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from runai_runtime.errors import RefusalError, quoted
+from runai_runtime.spec import entries, has_nvidia_hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a millisecond to import
+    from runai_runtime.spec import Spec
+
+PIPES = "/tmp/nvidia-mps"  # noqa: S108 - the driver's own default
+SETTING = "CUDA_MPS_PIPE_DIRECTORY"
+MARK = "control_privileged"  # no other folder of sockets has one
+
+
+def refuse_servers(spec: Spec, environment: dict[str, str], pipes: str = PIPES) -> None:
+    """Raise RefusalError for a container into which an MPS server's folder is mounted. At most three looks at the file
+    system for each mount; what the host has under PIPES counts even before a server is there.
+    """
+    default = os.path.realpath(pipes)
+    running = has_server(default)
+    for target, source in binds(spec):
+        is_there = source == default or is_below(source, default)
+        is_there = is_there or has_server(source) or has_server(os.path.dirname(source))
+        if is_there or (running and is_below(default, source)):
+            raise refusal(f"the volume on {quoted(target)} leads")
+    own = environment.get(SETTING, "")
+    if own and has_server(on_host(spec, own)):
+        raise refusal(f"its {SETTING}, {quoted(own)}, lies in a volume and leads")
+    # By --gpus it is mounted by NVIDIA's hook, which stands in no list of mounts.
+    if running and has_nvidia_hook(spec):
+        raise refusal(f"NVIDIA's container toolkit mounts {pipes}, which leads")
+
+
+def refusal(subject: str) -> RefusalError:
+    return RefusalError(
+        f"{subject} to an MPS server of the host's, which takes device memory for its clients outside of the "
+        "container's share; leave that out, end the server (echo quit | nvidia-cuda-mps-control), or run the container "
+        "without a share"
+    )
+
+
+def binds(spec: Spec) -> list[tuple[str, str]]:
+    """Where the container has files of the host's, and the real paths of these."""
+    found = []
+    for mount in entries(spec, "mounts"):
+        target, source, options = mount.get("destination"), mount.get("source"), mount.get("options")
+        words = [mount.get("type"), *(options if isinstance(options, list) else [])]
+        if isinstance(target, str) and isinstance(source, str) and ("bind" in words or "rbind" in words):
+            with contextlib.suppress(ValueError):  # no path: the low-level runtime says that better
+                found.append((target, os.path.realpath(source)))
+    return found
+
+
+def has_server(folder: str) -> bool:
+    return os.path.lexists(os.path.join(folder, MARK))
+
+
+def is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def on_host(spec: Spec, path: str) -> str:
+    """What the container's PATH is on the host, by the deepest of its mounts; "/" where it is the container's own."""
+    path = os.path.normpath(path)
+    above = [(target, source) for target, source in binds(spec) if path == target or is_below(path, target)]
+    target, source = max(above, key=lambda one: len(one[0]), default=("", ""))
+    return os.path.join(source, path[len(target) :].lstrip("/")) if target else "/"

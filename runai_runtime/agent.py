@@ -33,10 +33,10 @@ PAGE_MAGIC = b"RAIPage1"
 BACKLOG = 64  # the container's own listener, and one for each docker exec that starts at once
 
 # Bytes of NV_MEMORY_ALLOCATION_PARAMS by the driver's branch. Here stand the branches in which all that agent/abi.h
-# knows (numbers, sizes, offsets) was compared with 580's, which was measured: by compiling against the headers of the
-# first and last release of each that NVIDIA/open-gpu-kernel-modules had in March 2026, up to 595.45.04 (nvos.h,
-# nv_escape.h, class/cl*.h, ctrl0000gpu.h, ctrl2080gpu.h). Nothing else differed. 525 and 530 are out: their RM_ALLOC
-# has 40 bytes, which the filter doesn't hold.
+# knows (numbers, sizes, offsets) was compared with 580's, on which it was measured: by compiling against the headers of
+# the first and the last release of each that NVIDIA/open-gpu-kernel-modules had in March 2026, up to 595.45.04 (nvos.h,
+# nvstatus.h, nv_escape.h, class/cl*.h, ctrl0000gpu.h, ctrl2080gpu.h). Nothing else differed. 525 and 530 are out: their
+# RM_ALLOC has 40 bytes, which the filter doesn't hold.
 PARAMS = {535: 120, **dict.fromkeys((545, 550, 555, 560, 565, 570, 575, 580, 590, 595), 128)}
 
 # Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM and modeset. The numbers are

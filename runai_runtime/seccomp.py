@@ -94,7 +94,7 @@ class HoldAtDriver:
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
             raise damaged()
         own = profile.get("flags")
-        if own is not None and not isinstance(own, list):
+        if own is not None and not (isinstance(own, list) and all(isinstance(flag, str) for flag in own)):
             raise damaged()
         profile["syscalls"] = split_rules(rules, profile.get("defaultAction"), again=again)
         if self.flags:

@@ -76,6 +76,13 @@ def runai_interposer(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     return Runai(engine, simhost, config, program, "runai-interposer")
 
 
+@pytest.fixture(scope="session", params=["runai", "runai_interposer"])
+def either(request: pytest.FixtureRequest) -> Runai:
+    """What bounds the containers by default, and libvgpu alone: for the tests of what a share is."""
+    found: Runai = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def leaves_no_container(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test started ends with it."""

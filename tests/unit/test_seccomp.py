@@ -178,6 +178,7 @@ def test_a_bundle_that_is_used_again_gets_the_new_socket() -> None:
         (profile(rule("ALLOW", arg("EQ", 1) | {"Value": 2})), 'the key "Value"'),
         (profile(rule("ALLOW", {"index": "1"})), "is not as the OCI specification has it"),
         (profile(rule("ALLOW", arg("EQ", -1))), "is not as the OCI specification has it"),
+        (profile(rule("ALLOW"), flags=[{}]), "is not as the OCI specification has it"),
         (profile(rule("ALLOW"), flags="LOG"), "is not as the OCI specification has it"),
         ({"syscalls": {}}, "is not as the OCI specification has it"),
         ({"syscalls": [{"names": "ioctl"}]}, "is not as the OCI specification has it"),

@@ -7,8 +7,8 @@ A client finds the server by sockets and pipes in one folder, CUDA_MPS_PIPE_DIRE
 
 from __future__ import annotations
 
-import contextlib
 import os
+import stat
 
 from runai_runtime.errors import RefusalError, quoted
 from runai_runtime.spec import entries, has_nvidia_hook
@@ -23,15 +23,13 @@ MARK = "control_privileged"  # no other folder of sockets has one
 
 
 def refuse_servers(spec: Spec, environment: dict[str, str], pipes: str = PIPES) -> None:
-    """Raise RefusalError for a container into which an MPS server's folder is mounted. At most three looks at the file
-    system for each mount; what the host has under PIPES counts even before a server is there.
+    """Raise RefusalError for a container into which an MPS server's folder is mounted. Two looks at the file system for
+    each mount. The folder PIPES itself counts even before a server is there.
     """
-    default = os.path.realpath(pipes)
-    running = has_server(default)
+    running = has_server(pipes)
+    with_server = {identity(folder) for folder in ([pipes, *above(pipes)] if running else [pipes])} - {None}
     for target, source in binds(spec):
-        is_there = source == default or is_below(source, default)
-        is_there = is_there or has_server(source) or has_server(os.path.dirname(source))
-        if is_there or (running and is_below(default, source)):
+        if identity(source) in with_server or has_server(source) or is_pipe_of_server(source):
             raise refusal(f"the volume on {quoted(target)} leads")
     own = environment.get(SETTING, "")
     if own and has_server(on_host(spec, own)):
@@ -50,19 +48,47 @@ def refusal(subject: str) -> RefusalError:
 
 
 def binds(spec: Spec) -> list[tuple[str, str]]:
-    """Where the container has files of the host's, and the real paths of these."""
+    """Where the container has files of the host's, and their paths there."""
     found = []
     for mount in entries(spec, "mounts"):
         target, source, options = mount.get("destination"), mount.get("source"), mount.get("options")
         words = [mount.get("type"), *(options if isinstance(options, list) else [])]
         if isinstance(target, str) and isinstance(source, str) and ("bind" in words or "rbind" in words):
-            with contextlib.suppress(ValueError):  # no path: the low-level runtime says that better
-                found.append((target, os.path.realpath(source)))
+            found.append((target, source))
     return found
 
 
 def has_server(folder: str) -> bool:
     return os.path.lexists(os.path.join(folder, MARK))
+
+
+def is_pipe_of_server(path: str) -> bool:
+    """Whether a client reaches a server by this one file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    is_pipe = stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+    return is_pipe and has_server(os.path.dirname(os.path.realpath(path)))
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Device and inode, by which a folder is the same under any name; None where there is nothing."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def above(path: str) -> list[str]:
+    """The folders that hold PATH."""
+    folders = []
+    path = os.path.realpath(path)
+    while path != "/":
+        path = os.path.dirname(path)
+        folders.append(path)
+    return folders
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -72,6 +98,6 @@ def is_below(path: str, folder: str) -> bool:
 def on_host(spec: Spec, path: str) -> str:
     """What the container's PATH is on the host, by the deepest of its mounts; "/" where it is the container's own."""
     path = os.path.normpath(path)
-    above = [(target, source) for target, source in binds(spec) if path == target or is_below(path, target)]
-    target, source = max(above, key=lambda one: len(one[0]), default=("", ""))
+    around = [(target, source) for target, source in binds(spec) if path == target or is_below(path, target)]
+    target, source = max(around, key=lambda one: len(one[0]), default=("", ""))
     return os.path.join(source, path[len(target) :].lstrip("/")) if target else "/"

@@ -40,11 +40,16 @@ def simhost(folder: Path) -> Iterator[SimHost]:
 
 
 @pytest.fixture(scope="session")
-def runai(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+def runai_default(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     config = configuration(folder, simhost) | {"enforcement": request.config.getoption("--enforcement")}
     program = folder / "runai-runtime"
     configure(config, folder / "config.json", program)
     return Runai(engine, simhost, config, program)
+
+
+@pytest.fixture(scope="session")
+def runai(runai_default: Runai) -> Runai:
+    return runai_default
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +81,11 @@ def runai_interposer(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     return Runai(engine, simhost, config, program, "runai-interposer")
 
 
-@pytest.fixture(scope="session", params=["runai", "runai_interposer"])
-def either(request: pytest.FixtureRequest) -> Runai:
-    """What bounds the containers by default, and libvgpu alone: for the tests of what a share is."""
+@pytest.fixture(scope="session", params=["runai_default", "runai_interposer"])
+def either(request: pytest.FixtureRequest, engine: Engine) -> Runai:
+    """What bounds the containers by default, and libvgpu alone: for the tests of what a share is. ENGINE is asked for
+    by name so that leaves_no_container sees it.
+    """
     found: Runai = request.getfixturevalue(request.param)
     return found
 

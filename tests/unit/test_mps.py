@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ def pipes(tmp_path: Path) -> Path:
 
 def server(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for name in ("control", "control_lock", "control_privileged", "log"):
-        (folder / name).touch()
+    for name in ("control", "control_privileged"):
+        os.mknod(folder / name, stat.S_IFSOCK | 0o666)
+    os.mkfifo(folder / "log")
+    (folder / "control_lock").touch()
     return folder
 
 
@@ -38,9 +42,10 @@ def refused(pipes: Path, *mounts: dict[str, Any], setting: str = "", **more: Any
 
 
 def test_the_folder_by_any_way(pipes: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link"
+    link, socket = tmp_path / "link", tmp_path / "socket"
     link.symlink_to(pipes)
-    for source in (pipes, pipes.parent, pipes / "control", link, f"{pipes}/../nvidia-mps/", "/"):
+    socket.symlink_to(pipes / "control")
+    for source in (pipes, pipes.parent, pipes / "control", link, socket, f"{pipes}/../nvidia-mps/", "/"):
         said = refused(pipes, bind("/etc/hosts"), bind(source))
         assert said.startswith('the volume on "/x" leads to an MPS server of the host\'s'), source
 

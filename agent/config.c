@@ -38,12 +38,10 @@ static bool take_line(struct config *config, const char *key, const char *first,
         config->params_bytes = (size_t)value;
         return good;
     }
-    if (!second)
-        return false;
     if (strcmp(key, "gpu") == 0)
-        return put_gpu(config, first, second, third);
+        return second && put_gpu(config, first, second, third);
     if (strcmp(key, "creator") == 0) {
-        bool good = number(first, &value) && number(second, &config->start);
+        bool good = number(first, &value);
         config->creator = (pid_t)value;
         return good;
     }

@@ -13,7 +13,6 @@
 
 struct config {
     pid_t creator;       /* the process that makes the container */
-    uint64_t start;      /* when it began: clock ticks since boot */
     size_t params_bytes; /* of NV_MEMORY_ALLOCATION_PARAMS in this driver */
     unsigned gpus, nodes;
     struct {

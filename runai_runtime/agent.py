@@ -1,4 +1,4 @@
-"""The agent of a container: whether this host can have one, what it is told, and its start.
+"""The agent of a container: whether there can be one, what it is told, and its start.
 
 The sockets are made here and handed over, so nobody waits for the agent: the runtime's first connection waits in the
 socket's queue.
@@ -13,7 +13,7 @@ import os
 
 from runai_runtime.edits import child
 from runai_runtime.errors import RefusalError, reason
-from runai_runtime.grant import start_time, write
+from runai_runtime.grant import write
 from runai_runtime.plan import need
 from runai_runtime.seccomp import HoldAtDriver
 
@@ -32,8 +32,12 @@ PAGE_BYTES = 65536
 PAGE_MAGIC = b"RAIPage1"
 BACKLOG = 64  # the container's own listener, and one for each docker exec that starts at once
 
-# Bytes of NV_MEMORY_ALLOCATION_PARAMS since a branch of the driver, latest first (NVIDIA's open modules, nvos.h).
-PARAMS = ((545, 128), (525, 120))
+# Bytes of NV_MEMORY_ALLOCATION_PARAMS by the driver's branch. Here stand the branches in which all that agent/abi.h
+# knows (numbers, sizes, offsets) was compared with 580's, on which it was measured: by compiling against the headers of
+# the first and the last release of each that NVIDIA/open-gpu-kernel-modules had in March 2026, up to 595.45.04 (nvos.h,
+# nvstatus.h, nv_escape.h, class/cl*.h, ctrl0000gpu.h, ctrl2080gpu.h). Nothing else differed. 525 and 530 are out: their
+# RM_ALLOC has 40 bytes, which the filter doesn't hold.
+PARAMS = {535: 120, **dict.fromkeys((545, 550, 555, 560, 565, 570, 575, 580, 590, 595), 128)}
 
 # Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM and modeset. The numbers are
 # the kernel's (Documentation/admin-guide/devices.txt) and the driver's.
@@ -45,40 +49,52 @@ DENIED: tuple[dict[str, Any], ...] = (
 )
 
 
-def refuse_unable(host: Host, inventory: Inventory, runtime: str) -> None:
-    """Where a container of the low-level RUNTIME can have no agent."""
+def host_fault(inventory: Inventory, runtime: str) -> str:
+    """Why no container of the low-level RUNTIME can have an agent, as a part of a sentence; "" where it can."""
     why = inventory.agent.get(runtime, f"{runtime} was not looked at, run runai-ctl configure again")
-    if why:
-        raise RefusalError(
-            f'the share can\'t be kept by the agent, which {host.path} asks for: {why}; or set "enforcement" to '
-            '"interposer" there'
-        )
+    if not why and not params_of(inventory.driver):
+        why = f"the agent doesn't know the driver {inventory.driver}, it knows {min(PARAMS)} to {max(PARAMS)}"
+    return why
+
+
+def socket_fault(folder: str) -> str:
+    """The same for a container whose grant is going to lie in FOLDER: the runtime has to connect there."""
+    path = os.path.join(folder, "agent")
+    length = len(os.fsencode(path))
+    if length <= LONGEST_SOCKET:
+        return ""
+    return (
+        f"the path {path} has {length} bytes, and that of a socket ends at {LONGEST_SOCKET} (choose a shorter "
+        '"state" in the configuration, or a shorter id)'
+    )
+
+
+def refusal_of(host: Host, why: str) -> RefusalError:
+    return RefusalError(
+        f'the share can\'t be kept by the agent, which {host.path} asks for: {why}; or set "enforcement" to "auto" '
+        "there, and libvgpu alone keeps it"
+    )
 
 
 class Agent:
-    """The agent of the container whose grant is going to lie in FOLDER. Raises RefusalError for a host on which it
-    can't work.
+    """The agent of a container of the low-level RUNTIME whose grant is going to lie in FOLDER, on a host without a
+    fault.
     """
 
-    def __init__(self, host: Host, inventory: Inventory, shares: list[Share], folder: str) -> None:
+    def __init__(self, host: Host, inventory: Inventory, runtime: str, shares: list[Share], folder: str) -> None:
         self.program = need(host.agent)
         self.folder = folder
-        self.listener = os.path.join(folder, "agent")
         names = [f"nvidia{share.gpu.minor}" for share in shares]
         self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *names)]
         self.params = params_of(inventory.driver)
         self.shares = shares
+        self.hold = HoldAtDriver(os.path.join(folder, "agent"), inventory.flags.get(runtime, ()))
         self.doors = CloseOtherDoors([share.gpu.minor for share in shares])
         self.sockets: list[_socket.socket] = []
-        length = len(os.fsencode(self.listener))
-        if length > LONGEST_SOCKET:
-            raise RefusalError(
-                f"the path {self.listener} has {length} bytes, and that of a socket ends at {LONGEST_SOCKET}; choose a "
-                'shorter "state" in the configuration, or a shorter id'
-            )
 
     def edits(self) -> list[Edit]:
-        return [self.doors, HoldAtDriver(self.listener)]
+        """The first of them may be refused, and has changed nothing then."""
+        return [self.hold, self.doors]
 
     def description(self) -> dict[str, Any]:
         """For the grant, once the edits are applied."""
@@ -104,8 +120,8 @@ class Agent:
         return (PAGE_MAGIC + bytes(8) + figures).ljust(PAGE_BYTES, b"\0")
 
     def text(self) -> str:
-        creator = ("creator", str(os.getpid()), str(start_time(os.getpid())))
-        lines = [("runai-agent", "1"), creator, ("params", str(self.params))]
+        lines: list[tuple[str, ...]] = [("runai-agent", "1"), ("creator", str(os.getpid()))]
+        lines += [("params", str(self.params))]
         lines += [("gpu", share.gpu.uuid, str(share.limit), str(share.gpu.reserved)) for share in self.shares]
         lines += [("node", path) for path in self.nodes]
         return "".join("\t".join(fields) + "\n" for fields in lines)
@@ -142,14 +158,9 @@ class Agent:
 
 
 def params_of(driver: str) -> int:
+    """Bytes of NV_MEMORY_ALLOCATION_PARAMS in this version of the driver; 0: not known."""
     branch = driver.partition(".")[0]
-    for since, size in PARAMS:
-        if branch.isascii() and branch.isdigit() and int(branch) >= since:
-            return size
-    raise RefusalError(
-        f"the agent doesn't know the driver {driver}, it takes 525 or later; install a newer driver, or set "
-        '"enforcement" to "interposer" in the configuration'
-    )
+    return PARAMS.get(int(branch), 0) if branch.isascii() and branch.isdigit() and len(branch) < 6 else 0
 
 
 def listen(path: str) -> _socket.socket:

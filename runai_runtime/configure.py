@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from runai_runtime.agent import refuse_unable
+from runai_runtime.agent import host_fault, refusal_of
 from runai_runtime.errors import RefusalError
-from runai_runtime.host import check, read_host
+from runai_runtime.host import Host, check, read_host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
 from runai_runtime.plan import OURS, need
 from runai_runtime.verify import refuse_faults
@@ -51,9 +51,10 @@ def defaults() -> dict[str, Any]:
     }
 
 
-def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> None:
+def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> list[str]:
     """Write CONFIG (what it leaves out is as in defaults) to CONFIG_PATH and the registered program to PROGRAM_PATH,
-    and scan the host. Raises RefusalError when something that is needed is missing, or our libraries are damaged.
+    and scan the host; why there will be no agent on it, where that isn't the configuration's wish. Raises RefusalError
+    when something that is needed is missing, or our libraries are damaged.
     """
     values = defaults() | config
     fault = check(values)
@@ -68,13 +69,24 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
-    if host.enforcement == "agent":
-        inventory = read_inventory(host)
-        need(host.agent)
-        for runtime in behind.values() or [host.runtime]:
-            refuse_unable(host, inventory, runtime)
+    faults = agent_faults(host, behind.values() or [host.runtime])
     folder = second_stage(behind, values, config_path, program_path)
     write(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
+    return faults
+
+
+def agent_faults(host: Host, runtimes: Iterable[str]) -> list[str]:
+    """Why containers of RUNTIMES will have no agent although HOST's configuration would have them have one. Raises
+    RefusalError where it requires one, or the agent is missing.
+    """
+    if host.enforcement == "interposer":
+        return []
+    need(host.agent)
+    inventory = read_inventory(host)
+    faults = list(dict.fromkeys(fault for runtime in runtimes if (fault := host_fault(inventory, runtime))))
+    if faults and host.enforcement == "agent":
+        raise refusal_of(host, faults[0])
+    return faults
 
 
 def second_stage(behind: dict[str, str], values: dict[str, Any], config_path: Path, program_path: Path) -> str:

@@ -56,9 +56,12 @@ def configure(runtime: str = RUNTIME, config: Path = CONFIG_TO_WRITE, program: P
     """Write the configuration and the program that daemon.json registers; what the file says already is kept."""
     try:
         values = read_values(config)
-        set_up(values | ({"runtime": runtime} if runtime else {}), config.absolute(), program.absolute())
+        values |= {"runtime": runtime} if runtime else {}
+        faults = set_up(values, config.absolute(), program.absolute())
     except RefusalError as refusal:
         fail(refusal)
+    for fault in faults:
+        typer.echo(f"Shares will be kept by libvgpu alone, without an agent: {fault}")
     typer.echo(f'Register it in /etc/docker/daemon.json: {{"runtimes": {{"runai": {{"path": "{program}"}}}}}}')
     typer.echo("and let docker read that: systemctl reload docker")
 

@@ -19,3 +19,18 @@ def reason(error: OSError) -> str:
     """The kernel's reason in words that docker doesn't take for something else."""
     words = {2: "it isn't there", 13: "access is denied", 20: "a part of its path is no folder", 21: "it is a folder"}
     return words.get(error.errno or 0, error.strerror or "an unknown error")
+
+
+def log_line(path: str, level: str, sentence: str) -> bool:
+    """SENTENCE at the end of a low-level runtime's log, as runc writes it; whether that could be done."""
+    import json
+    import time
+
+    entry = {"level": level, "msg": f"runai: {' '.join(sentence.split())}"}
+    entry["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError:
+        return False
+    return True

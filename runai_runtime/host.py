@@ -32,7 +32,7 @@ class Host:
         self.fitted: str = values.get("fitted", os.path.join(self.state, "libvgpu"))
         self.driver: dict[str, Any] = values.get("driver", {})
         self.allow_sys_admin: bool = values.get("allow_sys_admin", False)
-        self.enforcement: str = values.get("enforcement", "interposer")
+        self.enforcement: str = values.get("enforcement", "auto")
         self.agent: str = values.get("agent", os.path.join(os.path.dirname(self.hook), "runai-agent"))
         self.devices: str = self.driver.get("devices", "/dev")
 
@@ -53,8 +53,8 @@ def check(values: object) -> str:
             return f'its "{key}" is not an absolute path'
     if not isinstance(values.get("allow_sys_admin", False), bool):
         return 'its "allow_sys_admin" is neither true nor false'
-    if values.get("enforcement", "interposer") not in ("interposer", "agent"):
-        return 'its "enforcement" is neither "interposer" nor "agent"'
+    if values.get("enforcement", "auto") not in ("auto", "agent", "interposer"):
+        return 'its "enforcement" is none of "auto", "agent", "interposer"'
     behind = values.get("behind_nvidia", [])
     if not are_texts(behind) or not all(map(os.path.isabs, behind)):
         return 'its "behind_nvidia" is not a list of absolute paths'

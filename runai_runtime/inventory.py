@@ -51,9 +51,10 @@ class Inventory:
     """The host's GPUs, the driver's files, and our libraries as fitted to that driver (paths by SONAME).
 
     agent: for each low-level runtime that was looked at, why a container of it can't have an agent; "" where it can.
+    flags: the flags of a filter with a listener that such a runtime and the kernel take.
     """
 
-    __slots__ = ("agent", "driver", "gpus", "libraries", "ours", "programs")
+    __slots__ = ("agent", "driver", "flags", "gpus", "libraries", "ours", "programs")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.driver: str = values["driver"]
@@ -62,6 +63,7 @@ class Inventory:
         self.programs = [File(file) for file in values["programs"]]
         self.ours: dict[str, str] = values["ours"]
         self.agent: dict[str, str] = values.get("agent", {})
+        self.flags: dict[str, list[str]] = values.get("flags", {})
 
 
 def cache_path(host: Host) -> str:

@@ -98,10 +98,11 @@ def read_grant(folder: str, container: str) -> dict[str, Any]:
 
 
 def refuse_without_agent(host: Host, container: str, grant: dict[str, Any]) -> None:
-    if grant.get("enforcement", {}).get("by") != "agent":
+    enforcement = grant.get("enforcement", {})
+    if enforcement.get("by") != "agent":
         raise RefusalError(
-            f"the share of {container} can't be changed while it runs: this needs an agent, and it has none; "
-            f'set "enforcement" to "agent" in {host.path} and start the container anew'
+            f"the share of {container} can't be changed while it runs: this needs an agent, and it has none "
+            f"({enforcement.get('why', 'nothing says why')}); see to that and start the container anew"
         )
 
 

@@ -13,9 +13,10 @@ from runai_runtime import spec as specs
 from runai_runtime.commandline import CommandLine
 from runai_runtime.compat import describe, image_driver
 from runai_runtime.edits import AddGuard, RemoveGuards
-from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.errors import RefusalError, log_line, quoted, reason
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Gpu, Inventory, read_inventory
+from runai_runtime.mps import refuse_servers
 from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 LARGEST_CONFIG = 64 << 20
 
-NO_AGENT = 'the configuration has no "enforcement": "agent"'
+NOT_WANTED = 'the configuration has "enforcement": "interposer"'
 
 
 def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runtime: str) -> None:
@@ -44,6 +45,7 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     refuse_shared_root(spec)
     host = read_host(configuration)
     refuse_unbounded(spec, host)
+    refuse_servers(spec, environment)
     inventory = read_inventory(host)
     gpus = choose(spec, request, inventory, environment)
     shares = grants.shares_of(request, gpus)
@@ -52,10 +54,10 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
     image = image_driver(host, inventory, spec, rootfs, search)
     search += specs.mounted_beside(spec, OURS.values())
-    agent = agent_of(host, inventory, runtime, shares, folder)
     plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
-    for edit in (RemoveGuards(), *plan.edits, *(agent.edits() if agent else ())):
+    for edit in (RemoveGuards(), *plan.edits):
         edit.apply(spec)
+    agent, why = enforcer_of(host, inventory, runtime, shares, folder, spec)
     owner = owner_of_root(spec)
     if owner:
         code = plan.sources("real", "ours", "library", "program")
@@ -64,13 +66,14 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     root = line.root or grants.default_root(runtime)
     log = os.path.abspath(line.log) if line.log else ""
     libcuda = describe(image, inventory)
-    enforcement = agent.description() if agent else {"by": "interposer", "why": NO_AGENT}
+    enforcement = agent.description() if agent else {"by": "interposer", "why": why}
     grants.write_grant(
         *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
     )
     started = 0
     try:
         started = agent.start() if agent else 0
+        log_line(log, "info", f"libvgpu alone keeps the share of the GPU: {why}" if why else "an agent keeps the share")
         replace(path, json.dumps(spec).encode())
     except BaseException:
         if agent:
@@ -79,14 +82,31 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
         raise
 
 
-def agent_of(host: Host, inventory: Inventory, runtime: str, shares: list[Share], folder: str) -> Agent | None:
-    """The agent that is going to keep the share, if the configuration wants one. Raises RefusalError where none can."""
-    if host.enforcement != "agent":
-        return None
-    from runai_runtime.agent import Agent, refuse_unable
+def enforcer_of(
+    host: Host, inventory: Inventory, runtime: str, shares: list[Share], folder: str, spec: Spec
+) -> tuple[Agent | None, str]:
+    """The agent that is going to keep the share, for which SPEC is edited; or None, and why libvgpu alone does. Raises
+    RefusalError where the configuration requires an agent and there can be none.
+    """
+    if host.enforcement == "interposer":
+        return None, NOT_WANTED
+    from runai_runtime.agent import Agent, host_fault, refusal_of, socket_fault
 
-    refuse_unable(host, inventory, runtime)
-    return Agent(host, inventory, shares, folder)
+    required = host.enforcement == "agent"
+    why = host_fault(inventory, runtime) or socket_fault(folder)
+    if why and required:
+        raise refusal_of(host, why)
+    if why:
+        return None, why
+    agent = Agent(host, inventory, runtime, shares, folder)
+    try:
+        for edit in agent.edits():
+            edit.apply(spec)
+    except RefusalError as refusal:
+        if required:
+            raise
+        return None, str(refusal)
+    return agent, ""
 
 
 def guard(line: CommandLine, configuration: str, path: str, text: bytes, folder: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pynvml
 
-from runai_runtime.able import agent_faults
+from runai_runtime.able import agent_faults, filter_flags
 from runai_runtime.configure import runtimes_behind
 from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, forget_copies
@@ -118,6 +118,7 @@ def scan(host: Host) -> dict[str, Any]:
         "stamps": {path: stamp(path) for path in (cuda, nvml, *sources, *ours.values(), *agent)},
         "ours": ours,
         "agent": agent,
+        "flags": filter_flags(agent),
         "driver": driver,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
         "libraries": list(libraries(folders, driver)),

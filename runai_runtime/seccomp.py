@@ -46,6 +46,7 @@ EINVAL = 22
 # A tracer in the container lets a traced call go on.
 LETTING = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 NOTIFY = "SCMP_ACT_NOTIFY"
+SPEC_ALLOW = "SECCOMP_FILTER_FLAG_SPEC_ALLOW"  # what runc and crun set for a profile without "flags", and only then
 OURS = "runai-runtime"  # listenerMetadata: tells our own work when a bundle is used again
 ALL_BITS = (1 << 64) - 1
 
@@ -63,10 +64,14 @@ LOWER_KEYS = {key.lower() for key in KEYS}
 
 
 class HoldAtDriver:
-    """Hands the held requests to the socket at LISTENER. Raises RefusalError for a profile that can't be split."""
+    """Hands the held requests to the socket at LISTENER, with these FLAGS besides the profile's own.
 
-    def __init__(self, listener: str) -> None:
+    Raises RefusalError for a profile that can't be split, which stays as it is then.
+    """
+
+    def __init__(self, listener: str, flags: Sequence[str] = ()) -> None:
         self.listener = listener
+        self.flags = flags
 
     def apply(self, spec: Spec) -> None:
         linux = child(spec, "linux")
@@ -88,7 +93,12 @@ class HoldAtDriver:
         rules = [] if rules is None else rules
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
             raise damaged()
+        own = profile.get("flags")
+        if own is not None and not (isinstance(own, list) and all(isinstance(flag, str) for flag in own)):
+            raise damaged()
         profile["syscalls"] = split_rules(rules, profile.get("defaultAction"), again=again)
+        if self.flags:
+            profile["flags"] = list(dict.fromkeys([*([SPEC_ALLOW] if own is None else own), *self.flags]))
         profile["listenerPath"] = self.listener
         profile["listenerMetadata"] = OURS
 

@@ -9,7 +9,7 @@ import posix  # what os is made of, without its 1.5 ms
 import sys
 
 from runai_runtime.commandline import INSPECTED, CommandLine
-from runai_runtime.errors import RefusalError
+from runai_runtime.errors import RefusalError, log_line
 
 
 def main(configuration: str, runtime: str, *, enter: str = "", leave: str = "") -> None:
@@ -86,17 +86,6 @@ def become(runtime: str, arguments: list[str], environment: dict[bytes, bytes]) 
 
 def fail(sentence: str, log: str) -> None:
     """Say SENTENCE where the caller looks for it (docker shows the log's last error to the person), and end."""
-    import json
-    import time
-
-    message = "runai: " + " ".join(sentence.split())
-    if log:
-        entry = {"level": "error", "msg": message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        try:
-            with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError:
-            log = ""
-    if not log:
-        posix.write(2, (message + "\n").encode("utf-8", "replace"))
+    if not (log and log_line(log, "error", sentence)):
+        posix.write(2, f"runai: {' '.join(sentence.split())}\n".encode("utf-8", "replace"))
     sys.exit(1)

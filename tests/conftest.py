@@ -11,7 +11,7 @@ pytest_plugins = ["pytester"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="full counts instead of a tenth")
-    parser.addoption("--enforcement", default="interposer", help="what the shared hosts' containers are bounded by")
+    parser.addoption("--enforcement", default="auto", help="what the shared hosts' containers are bounded by")
     gpu = parser.getgroup("tests/gpu, on a host without the usual packages")
     gpu.addoption("--engine", metavar="FOLDER", help="another engine than the system's")
     gpu.addoption("--image", metavar="TAR", help="a root file system to use instead of busybox's")

@@ -14,7 +14,7 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
-PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b", "runai-cut": "x"}
+PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b", "runai-interposer": "i", "runai-cut": "x"}
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
 
@@ -40,11 +40,16 @@ def simhost(folder: Path) -> Iterator[SimHost]:
 
 
 @pytest.fixture(scope="session")
-def runai(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+def runai_default(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     config = configuration(folder, simhost) | {"enforcement": request.config.getoption("--enforcement")}
     program = folder / "runai-runtime"
     configure(config, folder / "config.json", program)
     return Runai(engine, simhost, config, program)
+
+
+@pytest.fixture(scope="session")
+def runai(runai_default: Runai) -> Runai:
+    return runai_default
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +70,24 @@ def runai_agent(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     program = folder / "b/runai-runtime"
     configure(config, folder / "b/config.json", program)
     return Runai(engine, simhost, config, program, "runai-agent")
+
+
+@pytest.fixture(scope="session")
+def runai_interposer(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """The same engine and GPU host, where libvgpu alone bounds the containers."""
+    config = configuration(folder / "i", simhost) | {"enforcement": "interposer"}
+    program = folder / "i/runai-runtime"
+    configure(config, folder / "i/config.json", program)
+    return Runai(engine, simhost, config, program, "runai-interposer")
+
+
+@pytest.fixture(scope="session", params=["runai_default", "runai_interposer"])
+def either(request: pytest.FixtureRequest, engine: Engine) -> Runai:
+    """What bounds the containers by default, and libvgpu alone: for the tests of what a share is. ENGINE is asked for
+    by name so that leaves_no_container sees it.
+    """
+    found: Runai = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ def native(folder: Path, runtime: str = "/usr/sbin/runc") -> dict[str, Any]:
     """A configuration of runai-runtime for this host's own driver, with all of its own under one folder."""
     return {
         "runtime": runtime,
-        "state": str(folder / "state"),
+        "state": str(folder / "s"),  # as short as can be, for the agents' sockets
         "libvgpu": str(NATIVE),
-        "fitted": str(folder / "state/libvgpu"),
+        "fitted": str(folder / "s/libvgpu"),
         "hook": str(NATIVE / "runai-hook"),
     }
 

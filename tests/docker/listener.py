@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,7 @@ class Listener:
         self.requests: list[int] = []  # of each ioctl, 64 bits
         self.messages: list[bytes] = []
         self.ended = threading.Event()  # the last of the filters that were handed over
+        self.delay = 0.0  # seconds from a call to its answer
         self._open = 0
         self._lock = threading.Lock()
         self._socket = listening
@@ -86,5 +88,6 @@ class Listener:
             with contextlib.suppress(FileNotFoundError):  # its process was killed
                 fcntl.ioctl(notify, RECEIVE, notification)
                 self.requests.append(struct.unpack_from("<Q", notification, 40)[0])
+                time.sleep(self.delay)
                 (identity,) = struct.unpack_from("<Q", notification)
                 fcntl.ioctl(notify, SEND, struct.pack("<QqiI", identity, 0, 0, CONTINUE))

@@ -190,7 +190,7 @@ def test_no_request_no_change(runai_agent: Runai) -> None:
 @pytest.fixture
 def unable(folder: Path, simhost: SimHost) -> Iterator[Runai]:
     """A host whose runtime says nothing of listeners; configured before the agent was asked for."""
-    home = folder / "s"
+    home = folder / "w"
     home.mkdir(exist_ok=True)
     stub = home / "stub"
     stub.write_text(f'#!/bin/sh\n[ "$1" = features ] && exit 1\nexec {RUNC} "$@"\n')

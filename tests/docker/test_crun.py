@@ -25,12 +25,12 @@ TOOLS = (f"--volume={program('cudash')}:{CUDASH}:ro",)
 
 @pytest.fixture(scope="module")
 def crun(folder: Path, simhost: SimHost) -> Iterator[Runai]:
-    """A Docker host on which runai-runtime becomes crun."""
+    """A Docker host on which runai-runtime becomes crun, without agents (test_agent_hosts.py has them)."""
     home = folder / "crun"
     registered = home / "runai-runtime"
     with Engine({"runai": registered}, crun=True) as engine:
         images.load(engine)
-        config = configuration(home, simhost, "/usr/bin/crun")
+        config = configuration(home, simhost, "/usr/bin/crun") | {"enforcement": "interposer"}
         configure(config, home / "config.json", registered)
         yield Runai(engine, simhost, config, registered)
 

@@ -26,7 +26,7 @@ def docker26(folder: Path) -> Iterator[Runai]:
     """An engine of Docker 26.1 on a host of two GPUs, with their CDI specification: as nvidia.com/gpu with the driver's
     libraries where the image has its own, as far.example/gpu elsewhere.
     """
-    top = folder / "docker26"
+    top = folder / "e"
     with SimHost(top / "gpu-host", {"gpus": GPUS}) as simhost:
         config = configuration(top, simhost)
         registered = top / "runai-runtime"

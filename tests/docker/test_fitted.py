@@ -32,7 +32,7 @@ NEWER = frozenset({"cuMemBrandNewAlloc", "nvmlDeviceGetBrandNewMemoryInfo"})
 @pytest.fixture(scope="module")
 def fitted(folder: Path) -> Iterator[Runai]:
     """A host whose driver lacks some functions of our table and has others beyond it, with an engine of its own."""
-    top = folder / "fitted"
+    top = folder / "f"
     with SimHost(top / "gpu-host", release=Release(without=OLDER, extra=NEWER)) as simhost:
         program = top / "runai-runtime"
         config = configuration(top, simhost)
@@ -153,9 +153,9 @@ def test_a_linker_against_the_usual_driver(runai: Runai, tmp_path: Path) -> None
 
 def test_a_state_directory_without_exec(folder: Path) -> None:
     """Debian and Ubuntu mount /run noexec. What lies there has to be a library in the container all the same."""
-    top = folder / "noexec"
-    (top / "state").mkdir(parents=True)
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev", "runai-test", top / "state"], check=True)
+    top = folder / "n"
+    (top / "s").mkdir(parents=True)
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev", "runai-test", top / "s"], check=True)
     try:
         with SimHost(top / "gpu-host") as simhost:
             config = configuration(top, simhost)
@@ -165,7 +165,7 @@ def test_a_state_directory_without_exec(folder: Path) -> None:
                 runai = Runai(engine, simhost, config, top / "runai-runtime")
                 assert "3072MiB" in runai.run("nvidia-smi").stdout
     finally:
-        subprocess.run(["/bin/umount", top / "state"], check=True)
+        subprocess.run(["/bin/umount", top / "s"], check=True)
 
 
 def test_an_image_with_its_own_newer_libcuda(runai: Runai, fitted: Runai) -> None:

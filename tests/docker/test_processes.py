@@ -82,9 +82,14 @@ Start = Callable[..., Container]
 
 
 @pytest.fixture
+def runai(either: Runai) -> Runai:
+    return either
+
+
+@pytest.fixture
 def agent(runai: Runai) -> bool:
     """Whether an agent keeps the shares, which sees what goes around libvgpu as well."""
-    return bool(runai.config["enforcement"] == "agent")
+    return bool(runai.config["enforcement"] != "interposer")
 
 
 @pytest.fixture

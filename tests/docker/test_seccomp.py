@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runai_runtime.able import agent_faults, kernel_fault, ptrace_fault
+from runai_runtime.able import WAIT_KILLABLE, agent_faults, filter_flags, kernel_fault, ptrace_fault
 from runai_runtime.seccomp import HoldAtDriver
 from tests.docker import images
 from tests.docker.engine import Engine
@@ -121,6 +121,22 @@ def test_held_requests_reach_the_listener_and_no_others(
     assert len(listener.messages) == 2
 
 
+@pytest.mark.parametrize("killable", [True, False])
+def test_a_signal_does_not_interrupt_a_call_that_was_taken(
+    engine: Engine, folder: Path, bundle: Path, spec: dict[str, Any], *, killable: bool
+) -> None:
+    """With the flag that crun takes; runc has it since 1.5, which no Debian has yet."""
+    flags = filter_flags(["/usr/bin/crun"])["/usr/bin/crun"]
+    assert flags == [WAIT_KILLABLE]
+    spec = copy.deepcopy(spec)
+    HoldAtDriver(str(folder / "agent"), flags if killable else ()).apply(spec)
+    with Listener.at(folder / "agent") as listener:
+        listener.delay = 0.4
+        done = run(engine, "/usr/bin/crun", bundle, spec, "/requests", "-a", hex(RM_ALLOC))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["25" if killable else "4"]
+
+
 def test_both_runtimes_and_this_kernel_can() -> None:
     assert agent_faults(RUNTIMES) == dict.fromkeys(RUNTIMES, "")
 
@@ -155,3 +171,22 @@ def test_what_a_runtime_says_of_itself(tmp_path: Path, script: str, able: bool) 
     runtime.write_text(f"#!/bin/sh\n{script}\n")
     runtime.chmod(0o755)
     assert (agent_faults([str(runtime)])[str(runtime)] == "") is able
+
+
+@pytest.mark.parametrize(
+    ("script", "release", "able"),
+    [
+        (f'echo \'{{"linux": {{"seccomp": {{"supportedFlags": ["{WAIT_KILLABLE}"]}}}}}}\'', "5.19.0-rc1", True),
+        (f'echo \'{{"linux": {{"seccomp": {{"supportedFlags": ["{WAIT_KILLABLE}"]}}}}}}\'', "5.18.19", False),
+        (f'echo \'{{"linux": {{"seccomp": {{"knownFlags": ["{WAIT_KILLABLE}"]}}}}}}\'', "6.1", False),
+        ('echo \'{"linux": {"seccomp": null}}\'', "6.1", False),
+        ("echo 'crun version 1.6' && echo '+SECCOMP +EBPF'", "6.1", True),
+        ("echo 'crun version 1.5' && echo '+SECCOMP +EBPF'", "6.1", False),
+        ("exit 1", "6.1", False),
+    ],
+)
+def test_who_takes_that_flag(tmp_path: Path, script: str, release: str, able: bool) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.write_text(f"#!/bin/sh\n{script}\n")
+    runtime.chmod(0o755)
+    assert filter_flags([str(runtime)], release) == ({str(runtime): [WAIT_KILLABLE]} if able else {})

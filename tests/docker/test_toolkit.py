@@ -59,7 +59,7 @@ class Host:
 
     def add(self, name: str, runtime: Path | str) -> None:
         """A runtime of that name: runai-runtime over RUNTIME."""
-        top = self.folder / name
+        top = self.folder / str(len(self.configs))
         self.configs[name] = configuration(top, self.simhost, str(runtime))
         self.runtimes[name] = top / "runai-runtime"
         configure(self.configs[name], top / "config.json", self.runtimes[name])
@@ -86,7 +86,7 @@ def recorder(path: Path, runtime: Path | str) -> Path:
 
 @pytest.fixture(scope="module")
 def host(folder: Path) -> Iterator[Host]:
-    host = Host(folder / "toolkit")
+    host = Host(folder / "t")
     with host.simhost as simhost:
         near = host.near = Toolkit(host.folder / "near", simhost)
         far = host.far = Toolkit(host.folder / "far", simhost, ELSEWHERE, OWN_COMPAT)

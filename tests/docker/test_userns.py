@@ -29,12 +29,15 @@ LIBRARY = f"/usr/lib/{images.MULTIARCH}/libcuda.so.1"
 
 @pytest.fixture(scope="module", params=["/usr/sbin/runc", "/usr/bin/crun"], ids=["runc", "crun"])
 def remapped(request: pytest.FixtureRequest, folder: Path, simhost: SimHost) -> Iterator[Runai]:
-    """An engine with userns-remap. As on Debian, programs can't be run from where the state is."""
+    """An engine with userns-remap, without agents (test_agent_hosts.py has those). As on Debian, programs can't be run
+    from where the state is.
+    """
     folder.chmod(0o711)
     home = folder / f"remapped-{Path(request.param).name}"
     registered = home / "runai-runtime"
-    config = configuration(home, simhost, request.param) | {"fitted": str(home / "fitted")}
-    state = home / "state"
+    own = {"fitted": str(home / "fitted"), "enforcement": "interposer"}
+    config = configuration(home, simhost, request.param) | own
+    state = Path(config["state"])
     state.mkdir(parents=True)
     subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=0711", "none", state], check=True)
     try:
@@ -121,7 +124,7 @@ def mode(path: Path, bits: int) -> Iterator[None]:
         path.chmod(before)
 
 
-@pytest.mark.parametrize(("place", "bits"), [("fitted", 0o700), ("state", 0o700), ("lib", 0o750)])
+@pytest.mark.parametrize(("place", "bits"), [("fitted", 0o700), ("s", 0o700), ("lib", 0o750)])
 def test_what_the_mapped_root_can_not_reach(remapped: Runai, place: str, bits: int) -> None:
     home = remapped.state.parent
     path = remapped.simhost.lib if place == "lib" else home / place

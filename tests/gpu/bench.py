@@ -93,12 +93,12 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, help="folder with the compiled test programs")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--enforcement", default="interposer", help="what bounds the containers: interposer or agent")
+    parser.add_argument("--enforcement", default="auto", help="what bounds the containers: auto, agent or interposer")
     options = parser.parse_args()
     with start(options.engine, options.image, options.programs, options.enforcement) as host:
         print(facts(host))
         # One processor for both: which one a process gets makes more of a difference than libvgpu.
-        limits = WITH_AGENT if options.enforcement == "agent" else {}
+        limits = WITH_AGENT if options.enforcement != "interposer" else {}
         asked = {name: (what, limits.get(name, limit)) for name, (what, limit) in ASKED.items()}
         rows = bench(host, cuda_figures, asked, options.runs, options.rounds, "--cpuset-cpus=1")
         rows += footprint(host, options.runs)

@@ -109,7 +109,7 @@ class GpuHost:
 
 @contextlib.contextmanager
 def start(
-    binaries: Path | None, image: Path | None, programs: Path | None, enforcement: str = "interposer"
+    binaries: Path | None, image: Path | None, programs: Path | None, enforcement: str = "auto"
 ) -> Iterator[GpuHost]:
     """A host with the machine's own GPU.
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from runai_runtime.agent import Agent, CloseOtherDoors, params_of
-from runai_runtime.errors import RefusalError
+from runai_runtime.agent import Agent, CloseOtherDoors, host_fault, params_of, socket_fault
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 
@@ -51,16 +50,32 @@ def test_other_doors_are_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "size"), [("580.159.04", 128), ("545.23", 128), ("535.1", 120), ("525.60.13", 120), ("999", 128)]
+    ("driver", "size"), [("595.45.04", 128), ("580.159.04", 128), ("545.23.06", 128), ("535.288.01", 120)]
 )
 def test_the_parameters_of_a_driver(driver: str, size: int) -> None:
     assert params_of(driver) == size
 
 
-@pytest.mark.parametrize("driver", ["524.99", "390.157", "", "x.1", "\u0665\u0665\u0665"])
+def inventory(driver: str = "580.1", **more: Any) -> Inventory:
+    return Inventory({"driver": driver, "gpus": [], "libraries": [], "programs": [], "ours": {}, **more})
+
+
+@pytest.mark.parametrize("driver", ["596.1", "600.10", "530.41.03", "525.60.13", "390.157", "", "x.1", "9" * 5000])
 def test_a_driver_that_it_does_not_know(driver: str) -> None:
-    with pytest.raises(RefusalError, match="doesn't know the driver"):
-        params_of(driver)
+    """A newer one may have other layouts; before 535 a request for memory has a size that the filter doesn't hold."""
+    assert "doesn't know the driver" in host_fault(inventory(driver, agent={"/r": ""}), "/r")
+
+
+def test_a_runtime_that_can_or_can_not() -> None:
+    looked_at = inventory(agent={"/r": "", "/s": "it is too old"})
+    assert host_fault(looked_at, "/r") == ""
+    assert host_fault(looked_at, "/s") == "it is too old"
+    assert "was not looked at" in host_fault(looked_at, "/t")
+
+
+def test_a_path_too_long_for_a_socket() -> None:
+    assert socket_fault("/" + "x" * 100) == ""
+    assert "has 108 bytes" in socket_fault("/" + "x" * 101)
 
 
 def test_the_configuration() -> None:
@@ -68,7 +83,7 @@ def test_the_configuration() -> None:
     assert "enforcement" in check(values | {"enforcement": "driver"})
     assert "agent" in check(values | {"agent": "runai-agent"})
     assert check(values | {"enforcement": "agent"}) == ""
-    assert (Host("", values).enforcement, Host("", values).agent) == ("interposer", "/opt/runai-agent")
+    assert (Host("", values).enforcement, Host("", values).agent) == ("auto", "/opt/runai-agent")
 
 
 def test_start_and_end(tmp_path: Path) -> None:
@@ -77,8 +92,7 @@ def test_start_and_end(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\nls -l /proc/$$/fd > "$1/seen"\nkill -STOP $$\n')
     program.chmod(0o755)
     values = {"runtime": "/r", "hook": "/h", "libvgpu": "/l", "agent": str(program)}
-    inventory = Inventory({"driver": "580.1", "gpus": [], "libraries": [], "programs": [], "ours": {}})
-    agent = Agent(Host("", values), inventory, [], str(tmp_path))
+    agent = Agent(Host("", values), inventory(), "/r", [], str(tmp_path))
     agent.put(str(tmp_path), None)
     names = {number: os.readlink(f"/proc/self/fd/{socket.fileno()}") for number, socket in enumerate(agent.sockets, 3)}
     pid = agent.start()
@@ -89,3 +103,12 @@ def test_start_and_end(tmp_path: Path) -> None:
     agent.end(pid)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+
+
+def test_the_flags_that_the_runtime_takes(tmp_path: Path) -> None:
+    (tmp_path / "runai-agent").touch()
+    host = Host("", {"runtime": "/r", "hook": str(tmp_path / "runai-hook"), "libvgpu": "/l"})
+    flags = {"/r": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}
+    for runtime, expected in (("/r", flags["/r"]), ("/s", ())):
+        agent = Agent(host, inventory(flags=flags), runtime, [], str(tmp_path))
+        assert agent.hold.flags == expected

@@ -33,9 +33,9 @@ def profile(*rules: Rule, default: str = "ERRNO", **more: Any) -> dict[str, Any]
     return {"defaultAction": f"SCMP_ACT_{default}", "syscalls": list(rules), **more}
 
 
-def edited(seccomp: dict[str, Any] | None) -> dict[str, Any]:
+def edited(seccomp: dict[str, Any] | None, flags: tuple[str, ...] = ()) -> dict[str, Any]:
     spec: dict[str, Any] = {"linux": {} if seccomp is None else {"seccomp": copy.deepcopy(seccomp)}}
-    HoldAtDriver(LISTENER).apply(spec)
+    HoldAtDriver(LISTENER, flags).apply(spec)
     found: dict[str, Any] = spec["linux"]["seccomp"]
     return found
 
@@ -178,13 +178,32 @@ def test_a_bundle_that_is_used_again_gets_the_new_socket() -> None:
         (profile(rule("ALLOW", arg("EQ", 1) | {"Value": 2})), 'the key "Value"'),
         (profile(rule("ALLOW", {"index": "1"})), "is not as the OCI specification has it"),
         (profile(rule("ALLOW", arg("EQ", -1))), "is not as the OCI specification has it"),
+        (profile(rule("ALLOW"), flags=[{}]), "is not as the OCI specification has it"),
+        (profile(rule("ALLOW"), flags="LOG"), "is not as the OCI specification has it"),
         ({"syscalls": {}}, "is not as the OCI specification has it"),
         ({"syscalls": [{"names": "ioctl"}]}, "is not as the OCI specification has it"),
     ],
 )
 def test_refused(seccomp: dict[str, Any], words: str) -> None:
+    spec = {"linux": {"seccomp": copy.deepcopy(seccomp)}}
     with pytest.raises(RefusalError, match=words):
-        edited(seccomp)
+        HoldAtDriver(LISTENER).apply(spec)
+    assert spec == {"linux": {"seccomp": seccomp}}  # as it came: it may run without an agent
+
+
+@pytest.mark.parametrize(
+    ("own", "after"),
+    [
+        ({}, ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "KILLABLE"]),  # what a runtime does without the key, it must still do
+        ({"flags": None}, ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "KILLABLE"]),
+        ({"flags": []}, ["KILLABLE"]),
+        ({"flags": ["LOG", "KILLABLE"]}, ["LOG", "KILLABLE"]),
+    ],
+)
+def test_flags(own: dict[str, Any], after: list[str]) -> None:
+    assert edited(ALLOWING | own, ("KILLABLE",))["flags"] == after
+    assert edited(edited(ALLOWING | own, ("KILLABLE",)), ("KILLABLE",))["flags"] == after
+    assert edited(ALLOWING | own).get("flags") == own.get("flags")
 
 
 def test_a_key_that_only_go_reads() -> None:

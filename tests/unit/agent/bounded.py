@@ -68,7 +68,7 @@ class Container:
 
     def _start(self, agent: Path, shares: list[int], *, creator: int, first: Callable[[Path], object]) -> None:
         state = self.host.state()["gpus"]
-        lines = ["runai-agent\t1", f"creator\t{creator}\t1", "params\t128"]
+        lines = ["runai-agent\t1", f"creator\t{creator}", "params\t128"]
         lines += [f"gpu\t{gpu['uuid']}\t{share}\t{gpu['reserved']}" for gpu, share in zip(state, shares, strict=False)]
         lines += [
             f"node\t{self.host.dev}/{name}" for name in ("nvidiactl", *(f"nvidia{i}" for i in range(len(shares))))

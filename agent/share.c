@@ -9,7 +9,7 @@
 
 static struct agent_page *page;
 static unsigned gpus;
-static uint64_t limits[ACCOUNT_GPUS], outside[ACCOUNT_GPUS];
+static uint64_t limits[ACCOUNT_GPUS], largest[ACCOUNT_GPUS], outside[ACCOUNT_GPUS];
 
 bool share_open(int folder, const struct config *config) {
     int fd = openat(folder, "page", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -21,18 +21,27 @@ bool share_open(int folder, const struct config *config) {
         return false;
     gpus = config->gpus;
     for (unsigned gpu = 0; gpu < gpus; gpu++)
-        limits[gpu] = config->gpu[gpu].share;
+        share_set_limit(gpu, config->gpu[gpu].share);
     share_publish(true);
     atomic_store(&page->magic, AGENT_PAGE_MAGIC);
     return true;
 }
 
+/* All that libvgpu doesn't count itself. */
+static uint64_t beside_account(unsigned gpu) {
+    return holdings_used(gpu) + outside[gpu] + managed_beyond();
+}
+
 uint64_t share_used(unsigned gpu) {
-    return holdings_used(gpu) + outside[gpu] + managed_bytes(gpu);
+    return beside_account(gpu) + managed_in_account(gpu);
 }
 
 uint64_t share_limit(unsigned gpu) {
     return limits[gpu];
+}
+
+uint64_t share_most(unsigned gpu) {
+    return largest[gpu];
 }
 
 bool share_fits(unsigned gpu, uint64_t bytes) {
@@ -43,6 +52,7 @@ bool share_fits(unsigned gpu, uint64_t bytes) {
 
 void share_set_limit(unsigned gpu, uint64_t bytes) {
     limits[gpu] = bytes;
+    largest[gpu] = bytes > largest[gpu] ? bytes : largest[gpu];
 }
 
 void share_set_outside(unsigned gpu, uint64_t bytes) {
@@ -69,7 +79,7 @@ void share_publish(bool processes) {
     for (unsigned gpu = 0; gpu < gpus; gpu++) {
         atomic_store(&page->gpu[gpu].share, limits[gpu]);
         atomic_store(&page->gpu[gpu].used, share_used(gpu));
-        atomic_store(&page->device[gpu], holdings_used(gpu) + outside[gpu]);
+        atomic_store(&page->device[gpu], beside_account(gpu));
     }
     if (processes)
         publish_processes();

@@ -66,6 +66,7 @@ class Agent:
         self.listener = os.path.join(folder, "agent")
         names = [f"nvidia{share.gpu.minor}" for share in shares]
         self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *names)]
+        self.uvm = os.path.join(host.devices, "nvidia-uvm")
         self.params = params_of(inventory.driver)
         self.shares = shares
         self.doors = CloseOtherDoors([share.gpu.minor for share in shares])
@@ -107,7 +108,7 @@ class Agent:
         creator = ("creator", str(os.getpid()), str(start_time(os.getpid())))
         lines = [("runai-agent", "1"), creator, ("params", str(self.params))]
         lines += [("gpu", share.gpu.uuid, str(share.limit)) for share in self.shares]
-        lines += [("node", path) for path in self.nodes]
+        lines += [*(("node", path) for path in self.nodes), ("uvm", self.uvm)]
         return "".join("\t".join(fields) + "\n" for fields in lines)
 
     def start(self) -> int:

@@ -66,4 +66,4 @@ struct subcommand {
 };
 
 extern const struct subcommand form_commands[], attack_commands[], sharing_commands[], load_commands[],
-    account_commands[];
+    account_commands[], managed_commands[];

@@ -15,7 +15,8 @@
 static void map_at(int fd, uint64_t address, uint64_t size)
 {
     void *place = (void *)(uintptr_t)address;
-    if (mmap(place, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)address) != place)
+    if (mmap(place, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+             (off_t)address) != place)
         die("mmap");
 }
 

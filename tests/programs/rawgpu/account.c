@@ -233,23 +233,25 @@ static struct rm_alloc *place_message(uint32_t class, const struct gpu *gpu, uin
     return message;
 }
 
-static int sleep_on(void *nothing)
+static int sleep_on(void *parent)
 {
-    (void)nothing;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (;;)
+    while (getppid() == *(pid_t *)parent) /* it may have ended before that */
         pause();
+    return 0;
 }
 
 /* A child keeps the address space from before an exec, in which the same address has a harmless message. */
 static void execswap(char **arguments)
 {
     static char stack[65536];
+    static pid_t parent;
+    parent = getpid();
     struct gpu gpu = open_gpu();
     uint64_t size = number(arguments[0]) * MIB;
     (void)place_message(CLASS_MEMORY_SYSTEM, &gpu, size);
     fcntl(gpu.fd, F_SETFD, 0);
-    if (clone(sleep_on, stack + sizeof stack, CLONE_VM, NULL) < 0)
+    if (clone(sleep_on, stack + sizeof stack, CLONE_VM, &parent) < 0)
         die("clone");
     char text[4][24];
     snprintf(text[0], sizeof text[0], "%d", gpu.fd);

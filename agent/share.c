@@ -44,10 +44,16 @@ uint64_t share_most(unsigned gpu) {
     return largest[gpu];
 }
 
-bool share_fits(unsigned gpu, uint64_t bytes) {
-    (void)managed_look(gpu);
+static bool has_room(unsigned gpu, uint64_t bytes) {
     uint64_t used = share_used(gpu);
     return used <= limits[gpu] && bytes <= limits[gpu] - used;
+}
+
+bool share_fits(unsigned gpu, uint64_t bytes) {
+    (void)managed_look(gpu);
+    if (!has_room(gpu, bytes) && managed_beyond())
+        managed_check_mappings(gpus); /* who had that may have ended */
+    return has_room(gpu, bytes);
 }
 
 void share_set_limit(unsigned gpu, uint64_t bytes) {

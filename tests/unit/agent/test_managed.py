@@ -44,15 +44,16 @@ class Account:
         path.parent.mkdir(parents=True)
         self.write([])
 
-    def write(self, slots: list[tuple[int, int]], total: int | None = None) -> None:
-        """SLOTS: a pid and its bytes; TOTAL in bytes, their sum unless given."""
+    def write(self, slots: list[tuple[int, int]], total: int | None = None, gpu: int = 0) -> None:
+        """SLOTS: a pid and its bytes on GPU; TOTAL in bytes, their sum unless given."""
         page = bytearray(PAGE_SIZE)
         total = sum(held for _, held in slots) if total is None else total
-        struct.pack_into("<QQ", page, 0, len(slots), total // GRANULE << 40)
+        struct.pack_into("<Q", page, 0, len(slots))
+        struct.pack_into("<Q", page, 8 * (1 + gpu), total // GRANULE << 40)
         for number, (pid, held) in enumerate(slots):
             at = 8 * (1 + GPUS) + number * SLOT
             struct.pack_into("<Q", page, at, pid << 32)
-            struct.pack_into("<Q", page, at + 8 * (3 + GPUS) + 8, held // GRANULE << 30)
+            struct.pack_into("<Q", page, at + 8 * (3 + GPUS) + 16 * gpu + 8, held // GRANULE << 30)
         self.path.write_bytes(page)
 
 
@@ -164,6 +165,33 @@ def test_an_account_that_blames_another(container: Container, host: SimHost) -> 
         account.write([(thief.pid, 1 << 40), (honest.pid, 0)], total=0)
         assert thief.wait(30) == -signal.SIGKILL
         wait_for(lambda: host.used() <= SHARE)
+
+
+def test_a_share_that_is_lowered_ends_nobody_who_was_within_it(container: Container) -> None:
+    with rooted(container) as account:
+        program = container.start("managedhold", "900")
+        account.write([(program.pid, 900 * MIB)])
+        assert line(program) == "ready\n"
+        container.ask(f"share 0 {256 * MIB}\n")
+        a_thief_is_ended(container)
+        assert program.poll() is None
+        program.communicate()
+
+
+def test_on_two_gpus_the_sum_of_the_shares_is_held(agent: Path, tmp_path: Path) -> None:
+    """Whatever the account says of the other GPU, which stops that one alone."""
+    gpus = [{"name": "NVIDIA A", "memory_mib": 8192}, {"name": "NVIDIA B", "memory_mib": 8192}]
+    with SimHost(tmp_path / "host", {"gpus": gpus}) as host:
+        (tmp_path / "c").mkdir()
+        container = Container(tmp_path / "c", host, agent, [SHARE, SHARE])
+        with rooted(container) as account:
+            account.write([], total=1 << 44, gpu=1)
+            half = container.start("managedhold", "512")
+            assert line(half) == "ready\n"
+            assert container.start("-w", "-g", "1", "managed", "64").wait(30) == -signal.SIGKILL
+            wait_for(lambda: host.used(1) == 0)
+            assert half.poll() is None
+            container.end()
 
 
 def test_another_file_of_that_name_doesnt_count(container: Container, tmp_path: Path) -> None:

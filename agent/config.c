@@ -26,6 +26,13 @@ static bool put_node(struct config *config, const char *path) {
     return true;
 }
 
+static bool put_uvm(struct config *config, const char *path) {
+    if (config->uvm[0] || strlen(path) >= sizeof config->uvm)
+        return false;
+    strcpy(config->uvm, path);
+    return true;
+}
+
 static bool take_line(struct config *config, const char *key, const char *first, const char *second,
                       const char *third) {
     uint64_t value = 0;
@@ -33,6 +40,8 @@ static bool take_line(struct config *config, const char *key, const char *first,
         return strcmp(first, "1") == 0;
     if (strcmp(key, "node") == 0)
         return put_node(config, first);
+    if (strcmp(key, "uvm") == 0)
+        return put_uvm(config, first);
     if (strcmp(key, "params") == 0) {
         bool good = number(first, &value) && value >= PARAMS_SIZE_AT + 8 && value <= PARAMS_MOST;
         config->params_bytes = (size_t)value;
@@ -61,5 +70,5 @@ bool config_read(int folder, struct config *config) {
         if (!first || !take_line(config, key, first, second, second ? strtok_r(NULL, "\t", &rest) : NULL))
             return false;
     }
-    return config->creator > 0 && config->params_bytes && config->gpus && config->nodes;
+    return config->creator > 0 && config->params_bytes && config->gpus && config->nodes && config->uvm[0];
 }

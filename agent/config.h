@@ -20,6 +20,7 @@ struct config {
         uint64_t share, reserved; /* bytes; reserved: what the driver keeps of the GPU for itself */
     } gpu[ACCOUNT_GPUS];
     char node[NODES][256]; /* paths of the granted device files */
+    char uvm[256];         /* that of nvidia-uvm, of which managed memory is mapped */
 };
 
 /* Reads agent.conf in FOLDER. false where anything in it is not as written down. */

@@ -106,7 +106,7 @@ static bool unexplained(unsigned gpu, uint64_t *bytes) {
     uint64_t used = 0;
     if (!find_holders(gpu) || !look_at_holders(gpu) || !driver_used(gpu, &used) || !look_at_holders(gpu))
         return false;
-    uint64_t known = holdings_used(gpu) - holdings_memory(gpu) + managed_bytes(gpu);
+    uint64_t known = holdings_used(gpu) - holdings_memory(gpu) + managed_in_account(gpu) + managed_beyond();
     for (size_t i = 0; i < holder_count; i++)
         known += holders[i].bytes + (holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0);
     *bytes = used > known ? used - known : 0;

@@ -1,4 +1,5 @@
 #include "driver.h"
+#include "node.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,19 +28,13 @@ bool driver_find_nodes(const struct config *config) {
     return true;
 }
 
-/* A real node is told by its number, one of a simulated GPU by the file. */
 bool driver_is_node(int fd) {
     struct stat facts;
     if (fstat(fd, &facts) < 0)
         return false;
-    for (unsigned i = 0; i < nodes.count; i++) {
-        const struct stat *node = &nodes.facts[i];
-        if ((facts.st_mode & S_IFMT) != (node->st_mode & S_IFMT))
-            continue;
-        if (S_ISCHR(facts.st_mode) ? facts.st_rdev == node->st_rdev
-                                   : facts.st_ino == node->st_ino && facts.st_dev == node->st_dev)
+    for (unsigned i = 0; i < nodes.count; i++)
+        if (is_node(&facts, &nodes.facts[i]))
             return true;
-    }
     return false;
 }
 

@@ -10,6 +10,7 @@
 #include "holdings.h"
 #include "journal.h"
 #include "managed.h"
+#include "mappings.h"
 #include "notification.h"
 #include "process.h"
 #include "privilege.h"
@@ -155,6 +156,7 @@ int main(int argc, char **argv) {
         journal("the agent can't start: its configuration or a device file isn't as it should be");
         return 1;
     }
+    mappings_find_node(&config);
     watched[HANDOVER] = (struct pollfd){.fd = SOCKET, .events = POLLIN};
     watched[REQUEST_OF_ROOT] = (struct pollfd){.fd = CONTROL, .events = POLLIN};
     watched[CREATOR] = (struct pollfd){.fd = open_creator(), .events = POLLIN};

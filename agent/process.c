@@ -2,6 +2,7 @@
 #include "cleanup.h"
 #include "watchdog.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -195,6 +196,27 @@ bool process_write(struct process *process, uint64_t address, const void *buffer
     if (done == 0 && renew(process))
         done = put(process, address, buffer, size);
     return done == (ssize_t)size;
+}
+
+/* A thread that has ended and wasn't waited for, as the first one may be while others go on, has no address space. */
+static int open_maps(pid_t pid, pid_t thread) {
+    char path[48], first = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/maps", (int)pid, (int)thread);
+    cleanup_close int maps = open(path, O_RDONLY | O_CLOEXEC);
+    return maps >= 0 && pread(maps, &first, 1, 0) == 1 ? take_fd(&maps) : -1;
+}
+
+int process_maps(const struct process *process, pid_t *thread) {
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/%d/task", (int)process->pid);
+    cleanup_closedir DIR *threads = opendir(path);
+    cleanup_close int maps = -1;
+    for (const struct dirent *entry = threads ? readdir(threads) : NULL; entry && maps < 0; entry = readdir(threads)) {
+        *thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (*thread > 0)
+            maps = open_maps(process->pid, *thread);
+    }
+    return process_lives(process) ? take_fd(&maps) : -1; /* then the pid was its own until now */
 }
 
 int process_descriptor(const struct process *process, int fd) {

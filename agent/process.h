@@ -21,6 +21,8 @@ struct process {
     bool continued;   /* made a call itself, which may take memory at any time until its end */
     uint64_t figure[ACCOUNT_GPUS]; /* what it had when the driver was last asked */
     uint64_t bytes[ACCOUNT_GPUS]; /* held by its clients, as charged */
+    uint64_t mapped; /* bytes of nvidia-uvm in its address space, when that was last looked at */
+    uint64_t beyond; /* what of it the account in the container doesn't have */
 };
 
 /* The process of THREAD, which is waiting for an answer. NULL where there is none, or too many. */
@@ -32,6 +34,9 @@ bool process_write(struct process *process, uint64_t address, const void *buffer
 
 /* A copy of its descriptor FD; -1. */
 int process_descriptor(const struct process *process, int fd);
+
+/* Opens /proc/THREAD/maps of a thread of it that has its address space, which is in *THREAD then; -1. */
+int process_maps(const struct process *process, pid_t *thread);
 
 /* Whether a thread of it does: one that only wasn't waited for has ended. */
 bool process_lives(const struct process *process);

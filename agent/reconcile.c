@@ -47,8 +47,9 @@ static bool look(unsigned gpu, struct excess *excess) {
             uint64_t got = process_has_pid(asked[i]) ? driver_figure(&infos.list[i]) : 0, charged = asked[i]->bytes[gpu];
             asked[i]->figure[gpu] = got;
             excess->total += got;
-            if (got > charged && got - charged > excess->bytes) {
-                excess->bytes = got - charged;
+            uint64_t more = (got > charged ? got - charged : 0) + asked[i]->beyond;
+            if (more > excess->bytes) {
+                excess->bytes = more;
                 excess->process = asked[i];
             }
         }
@@ -60,7 +61,7 @@ static bool look(unsigned gpu, struct excess *excess) {
  * next. A share that was lowered under what was charged ends nobody. */
 static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
     uint64_t share = share_limit(gpu), room = share / TOLERANCE;
-    bool above = share_used(gpu) > share + room && outside > room && excess->process;
+    bool above = share_used(gpu) > share + room && outside + managed_beyond() > room && excess->process;
     looks_above[gpu] = above ? looks_above[gpu] + 1 : 0;
     bool lives = excess->process && process_lives(excess->process);
     if (looks_above[gpu] < (lives ? LOOKS : LOOKS_AT_DEAD))
@@ -82,6 +83,7 @@ static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
 
 void reconcile(const struct config *config) {
     (void)holdings_sweep();
+    managed_check_mappings(config->gpus);
     for (unsigned gpu = 0; driver_open(config) && gpu < config->gpus; gpu++) {
         struct excess excess;
         if (!look(gpu, &excess))

@@ -10,7 +10,7 @@
 
 static struct agent_page *page;
 static unsigned gpus;
-static uint64_t limits[ACCOUNT_GPUS], outside[ACCOUNT_GPUS];
+static uint64_t limits[ACCOUNT_GPUS], largest[ACCOUNT_GPUS], outside[ACCOUNT_GPUS];
 
 bool share_open(int folder, const struct config *config) {
     int fd = openat(folder, "page", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -22,24 +22,39 @@ bool share_open(int folder, const struct config *config) {
         return false;
     gpus = config->gpus;
     for (unsigned gpu = 0; gpu < gpus; gpu++)
-        limits[gpu] = config->gpu[gpu].share;
+        share_set_limit(gpu, config->gpu[gpu].share);
     share_publish(true);
     atomic_store(&page->magic, AGENT_PAGE_MAGIC);
     return true;
 }
 
+/* All that libvgpu doesn't count itself. */
+static uint64_t beside_account(unsigned gpu) {
+    return holdings_used(gpu) + outside[gpu] + managed_beyond();
+}
+
 uint64_t share_used(unsigned gpu) {
-    return holdings_used(gpu) + outside[gpu] + managed_bytes(gpu) + doubt_bytes(gpu);
+    return beside_account(gpu) + managed_in_account(gpu) + doubt_bytes(gpu);
 }
 
 uint64_t share_limit(unsigned gpu) {
     return limits[gpu];
 }
 
-bool share_fits(unsigned gpu, uint64_t bytes) {
-    (void)managed_look(gpu);
+uint64_t share_most(unsigned gpu) {
+    return largest[gpu];
+}
+
+static bool has_room(unsigned gpu, uint64_t bytes) {
     uint64_t used = share_used(gpu);
     return used <= limits[gpu] && bytes <= limits[gpu] - used;
+}
+
+bool share_fits(unsigned gpu, uint64_t bytes) {
+    (void)managed_look(gpu);
+    if (!has_room(gpu, bytes) && managed_beyond())
+        managed_check_mappings(gpus); /* who had that may have ended */
+    return has_room(gpu, bytes);
 }
 
 bool share_finds(unsigned gpu, uint64_t bytes) {
@@ -53,6 +68,7 @@ uint64_t share_shown(unsigned gpu) {
 
 void share_set_limit(unsigned gpu, uint64_t bytes) {
     limits[gpu] = bytes;
+    largest[gpu] = bytes > largest[gpu] ? bytes : largest[gpu];
 }
 
 void share_set_outside(unsigned gpu, uint64_t bytes) {
@@ -79,7 +95,7 @@ void share_publish(bool processes) {
     for (unsigned gpu = 0; gpu < gpus; gpu++) {
         atomic_store(&page->gpu[gpu].share, limits[gpu]);
         atomic_store(&page->gpu[gpu].used, share_shown(gpu));
-        atomic_store(&page->device[gpu], holdings_used(gpu) + outside[gpu] + doubt_left(gpu));
+        atomic_store(&page->device[gpu], beside_account(gpu) + doubt_left(gpu));
     }
     if (processes)
         publish_processes();

@@ -23,6 +23,9 @@ uint64_t share_shown(unsigned gpu);
 uint64_t share_limit(unsigned gpu);
 void share_set_limit(unsigned gpu, uint64_t bytes);
 
+/* The largest that the share has been. */
+uint64_t share_most(unsigned gpu);
+
 /* What the driver gave beyond what was charged. */
 void share_set_outside(unsigned gpu, uint64_t bytes);
 

@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SEQUENCE_BITS 30
+#define SEQUENCE_BITS ACCOUNT_HELD_SHIFT
 #define SEQUENCE_MASK (((uint64_t)1 << SEQUENCE_BITS) - 1)
 #define SLOT_BITS 10
 #define TOTAL_SHIFT ACCOUNT_TOTAL_SHIFT

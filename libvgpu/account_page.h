@@ -17,6 +17,7 @@
 #define ACCOUNT_GPUS 16
 #define ACCOUNT_SLOTS 1024
 #define ACCOUNT_TOTAL_SHIFT 40 /* of the granules in a total */
+#define ACCOUNT_HELD_SHIFT 30  /* of those in what a slot holds */
 
 /* One process's part in one GPU. */
 struct account_share {

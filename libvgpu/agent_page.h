@@ -33,8 +33,8 @@ struct agent_page {
     struct agent_gpu gpu[ACCOUNT_GPUS];
     _Atomic uint64_t process_count;
     struct agent_process process[AGENT_PROCESSES];
-    /* Of used, what isn't managed memory. libvgpu charges that against the rest of the share, by itself: used is as old
-     * as the agent's last look at the account, and several charges can come before the next. */
+    /* Of used, what isn't in the account, where libvgpu charges managed memory against the rest of the share: used is as
+     * old as the agent's last look at the account, and several charges can come before the next. */
     _Atomic uint64_t device[ACCOUNT_GPUS];
 };
 

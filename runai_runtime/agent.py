@@ -86,6 +86,7 @@ class Agent:
         self.folder = folder
         names = [f"nvidia{share.gpu.minor}" for share in shares]
         self.nodes = [os.path.join(host.devices, name) for name in ("nvidiactl", *names)]
+        self.uvm = os.path.join(host.devices, "nvidia-uvm")
         self.params = params_of(inventory.driver)
         self.shares = shares
         self.hold = HoldAtDriver(os.path.join(folder, "agent"), inventory.flags.get(runtime, ()))
@@ -123,7 +124,7 @@ class Agent:
         lines: list[tuple[str, ...]] = [("runai-agent", "1"), ("creator", str(os.getpid()))]
         lines += [("params", str(self.params))]
         lines += [("gpu", share.gpu.uuid, str(share.limit), str(share.gpu.reserved)) for share in self.shares]
-        lines += [("node", path) for path in self.nodes]
+        lines += [*(("node", path) for path in self.nodes), ("uvm", self.uvm)]
         return "".join("\t".join(fields) + "\n" for fields in lines)
 
     def start(self) -> int:

@@ -71,6 +71,7 @@ def test_what_the_agent_is_given(runai: Runai) -> None:
         ["gpu", grant["gpus"][0]["uuid"], str(3 * GIB)],
         ["node", f"{dev}/nvidiactl"],
         ["node", f"{dev}/nvidia0"],
+        ["uvm", f"{dev}/nvidia-uvm"],
     ]
     modes = {name: (container.grant / name).stat().st_mode & 0o777 for name in ("agent", "control", "page")}
     assert modes == {"agent": 0o600, "control": 0o600, "page": 0o444}

@@ -29,8 +29,8 @@ from .resman import File, ResourceManager
 
 STATE = ".state"
 """A file that tells what the device really gave, as JSON. It is read-only and in no listing of the folder."""
-NODE_SIZE = 1 << 46
-"""So that any part of nvidia-uvm can be mapped."""
+NODE_SIZE = 1 << 47
+"""So that nvidia-uvm can be mapped anywhere, at an offset that is the address."""
 DIRECTION_OUT, DIRECTION_IN = 0x80000000, 0x40000000
 """_IOC_READ: FUSE takes the message back to the caller. _IOC_WRITE: it brings the caller's."""
 

@@ -279,13 +279,13 @@ static int sleep_on(void *parent)
 static void execswap(char **arguments)
 {
     static char stack[65536];
+    static pid_t parent;
+    parent = getpid();
     struct gpu gpu = open_gpu();
     uint64_t size = number(arguments[0]) * MIB;
     (void)place_message(CLASS_MEMORY_SYSTEM, &gpu, size);
     fcntl(gpu.fd, F_SETFD, 0);
-    static pid_t self;
-    self = getpid();
-    if (clone(sleep_on, stack + sizeof stack, CLONE_VM, &self) < 0)
+    if (clone(sleep_on, stack + sizeof stack, CLONE_VM, &parent) < 0)
         die("clone");
     char text[4][24];
     snprintf(text[0], sizeof text[0], "%d", gpu.fd);

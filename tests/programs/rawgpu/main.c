@@ -6,7 +6,7 @@
 #include "rawgpu.h"
 
 static const struct subcommand *const tables[] = {form_commands, attack_commands, sharing_commands, load_commands,
-                                                 account_commands, context_commands};
+                                                 account_commands, context_commands, managed_commands};
 
 static void usage(void)
 {

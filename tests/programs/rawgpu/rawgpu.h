@@ -77,4 +77,4 @@ struct subcommand {
 };
 
 extern const struct subcommand form_commands[], attack_commands[], sharing_commands[], load_commands[],
-    account_commands[], context_commands[];
+    account_commands[], context_commands[], managed_commands[];

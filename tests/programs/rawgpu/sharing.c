@@ -208,15 +208,6 @@ static void uvmrelease(char **arguments)
     wait_for_input();
 }
 
-/* Managed memory, which is in no process's figure. */
-static void managed(char **arguments)
-{
-    struct sim_uvm message = {.base = (uint64_t)1 << 32, .length = number(arguments[0]) * MIB, .first = gpu_index};
-    print_result(uvm(SIM_UVM_MANAGED, &message));
-    fflush(stdout);
-    wait_for_input();
-}
-
 const struct subcommand sharing_commands[] = {
     {"forkhold", "MIB", 1, forkhold},
     {"passfd", "MIB", 1, passfd},
@@ -224,6 +215,5 @@ const struct subcommand sharing_commands[] = {
     {"uvmhold", "MIB", 1, uvmhold},
     {"exporthold", "MIB", 1, exporthold},
     {"uvmrelease", "MIB", 1, uvmrelease},
-    {"managed", "MIB", 1, managed},
     {0},
 };

@@ -73,6 +73,7 @@ class Container:
         lines += [
             f"node\t{self.host.dev}/{name}" for name in ("nvidiactl", *(f"nvidia{i}" for i in range(len(shares))))
         ]
+        lines += [f"uvm\t{self.host.dev}/nvidia-uvm"]
         (self.folder / "agent.conf").write_text("\n".join(lines) + "\n")
         (self.folder / "page").write_bytes(bytes(65536))
         sockets = []

@@ -85,8 +85,8 @@ def test_frees_beside_a_neighbour_whose_memory_nobody_explains(
     container_with: Callable[..., Container], host: SimHost
 ) -> None:
     """Managed memory is in no process's figure: what is freed beside it is credited by the device's own."""
-    neighbour = container_with(bounded=False).start("managed", "600")
-    assert line(neighbour) == "status 0x0\n"
+    neighbour = container_with(bounded=False).start("managedhold", "600")
+    assert line(neighbour) == "ready\n"
     container = container_with()
     assert container.run("pairs", "300", "64").endswith("status 0x0\n")
     assert container.run("fill", "64").startswith("15 allocations")

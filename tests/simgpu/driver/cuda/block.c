@@ -64,7 +64,9 @@ static CUresult take_managed(struct block *block)
     uint32_t status = uvm_call(driver.uvm, SIM_UVM_MANAGED, &message);
     if (status)
         return status_to_result(status);
-    if (mmap(block->base, block->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, driver.uvm, 0) == MAP_FAILED)
+    /* As the real one it wants the address for the offset. */
+    if (mmap(block->base, block->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, driver.uvm,
+             (off_t)(uintptr_t)block->base) == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
     return CUDA_SUCCESS;
 }

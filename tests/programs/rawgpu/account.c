@@ -234,6 +234,9 @@ static void swaporphan(char **arguments)
     char byte;
     if (pipe(alive) < 0 || pipe(taken) < 0)
         die("pipe");
+    printf("ready\n");
+    fflush(stdout);
+    wait_for_input();
     do {
         if (fork() == 0) {
             bool worked = swap_once(size);

@@ -50,7 +50,9 @@ def test_a_class_that_is_swapped_after_the_look_is_ended(container: Container, h
 def test_memory_of_a_dead_taker_ends_the_container(container: Container, host: SimHost) -> None:
     """What it took around the agent is kept by a child, and no figure of a living process has it."""
     program = container.start("swaporphan", "2048")
-    (container.folder / "pid").write_text(str(program.pid))
+    (container.folder / "pid").write_text(str(program.pid))  # as the hook does, before anything runs
+    assert line(program) == "ready\n" and program.stdin
+    program.stdin.close()
     assert line(program) == "taken\n"
     assert program.wait(10) == -signal.SIGKILL
     wait_for(lambda: host.used() == 0)

@@ -83,12 +83,17 @@ static bool holds_nothing(const struct process *process) {
     for (unsigned gpu = 0; gpu < ACCOUNT_GPUS; gpu++)
         if (process->figure[gpu] || process->bytes[gpu])
             return false;
-    return !process->clients && !(process->continued && process_lives(process));
+    return !process->clients && !(process->continued && !process->ended);
+}
+
+void process_note_ended(void) {
+    for (size_t i = 0; i < table_end; i++)
+        table[i].ended = table[i].pid && !process_lives(&table[i]);
 }
 
 void process_reap(void) {
     for (size_t i = 0; i < table_end; i++)
-        if (table[i].pid && !process_lives(&table[i]) && holds_nothing(&table[i]))
+        if (table[i].ended && holds_nothing(&table[i]))
             forget(&table[i]);
 }
 

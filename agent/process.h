@@ -19,6 +19,7 @@ struct process {
     int memory; /* /proc/PID/mem: bound to the address space, whoever has the pid later */
     unsigned clients; /* of the driver's, that the agent knows */
     bool continued;   /* made a call itself, which may take memory at any time until its end */
+    bool ended;       /* before the driver was last asked: it has taken no more since */
     uint64_t figure[ACCOUNT_GPUS]; /* what it had when the driver was last asked */
     uint64_t bytes[ACCOUNT_GPUS]; /* held by its clients, as charged */
     uint64_t mapped; /* bytes of nvidia-uvm in its address space, when that was last looked at */
@@ -44,7 +45,9 @@ bool process_lives(const struct process *process);
 /* Whether its pid is its own or nobody's: not that of one that came later. */
 bool process_has_pid(const struct process *process);
 
-/* Forgets those that have ended and hold nothing. Not while one is in use. */
+/* Before the driver is asked for its figures: which have ended by now. After that: forgets those of them that hold nothing.
+ * Not while one is in use. */
+void process_note_ended(void);
 void process_reap(void);
 
 /* The entries, of which those up to process_end() may be taken. */

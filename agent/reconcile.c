@@ -82,6 +82,7 @@ static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
 }
 
 void reconcile(const struct config *config) {
+    process_note_ended();
     (void)holdings_sweep();
     managed_check_mappings(config->gpus);
     for (unsigned gpu = 0; driver_open(config) && gpu < config->gpus; gpu++) {

@@ -131,6 +131,8 @@ class Container:
             program.kill()
             with contextlib.suppress(ValueError):
                 program.communicate()
+            if program.stdout:
+                program.stdout.close()
         if self.agent:
             alive = self.agent.poll() is None
             self.agent.kill()

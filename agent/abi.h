@@ -25,7 +25,8 @@
 #define CLASS_MEMORY_LOCAL_USER 0x40u
 #define CLASS_DEVICE 0x80u
 #define CLASS_SUBDEVICE 0x2080u
-#define CLASS_CONTEXT_SHARE 0x9067u
+#define CLASS_CHANNEL_GROUP 0xa06cu /* KEPLER_CHANNEL_GROUP_A, of all generations since */
+#define IS_CHANNEL(class) (((class) & 0xffu) == 0x6fu && (class) >= 0x506fu) /* NV50_GPFIFO 0x506f to BLACKWELL_… 0xca6f */
 
 #define STATUS_OK 0x0u
 #define STATUS_INVALID_ADDRESS 0x1eu
@@ -72,24 +73,31 @@ struct alloc_memory {
     uint32_t pad3;
 };
 
-/* NVOS32, with the fields of its ALLOC_SIZE function. */
+/* NVOS32; which functions there are differs in what follows the flags. */
 #define VID_HEAP_ALLOC_SIZE 2u
-#define ATTR_LOCATION(attr) ((attr) >> 25 & 3) /* 0: video memory, 1: system memory, 3: any */
-#define LOCATION_SYSTEM 1u
+#define VID_HEAP_FREE 3u
+#define VID_HEAP_ALLOC_TILED 6u
+#define VID_HEAP_ALLOC_RANGE 14u
+#define FREE_HANDLE_PROVIDED 1u /* in the third word of FREE, in the place of type: without it nothing is freed */
+#define ALLOC_VIRTUAL 0x80000u /* in flags: addresses without memory */
+#define ATTR_IN_DEVICE(attr) (((attr) >> 25 & 3) == 0) /* the location; otherwise it is system memory (as the driver has it) */
 struct vid_heap {
     uint32_t root, parent, function, space;
     uint32_t heap, status;
     uint64_t total, free;
-    uint32_t owner, handle, type, flags, attr, format, compression, z, stride, width, height, pad;
-    uint64_t size;
-    uint8_t rest[88];
+    uint32_t owner, handle, type, flags;
+    uint8_t rest[128];
 };
 
 /* NV_MEMORY_ALLOCATION_PARAMS: how long it is differs (agent.conf says), where the size stands doesn't. */
 #define PARAMS_SIZE_AT 64
 #define PARAMS_MOST 4096
 #define DEVICE_PARAMS 56 /* NV0080_ALLOC_PARAMETERS; its first word is the device's instance */
-#define CONTEXT_PARAMS 12 /* NV_CTXSHARE_ALLOCATION_PARAMETERS */
+#define GROUP_PARAMS 20 /* NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS */
+#define GROUP_ENGINE_AT 12
+#define CHANNEL_PARAMS 1024 /* NV_CHANNEL_ALLOC_PARAMS has some 400 bytes, which differ; the rest of our page is zeroes */
+#define CHANNEL_ENGINE_AT 128
+#define IS_GRAPHICS(engine) ((engine) <= 8) /* NV2080_ENGINE_TYPE_GR0 to GR7 are 1 to 8; 0 is none that is named */
 
 _Static_assert(sizeof(struct alloc) == 48, "NVOS64");
 _Static_assert(sizeof(struct alloc_old) == 32, "NVOS21");

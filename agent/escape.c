@@ -28,8 +28,10 @@ static void answer_alloc(const struct held *held) {
         memory_alloc(held, &call, (uint8_t *)&call, sizeof call, offsetof(struct alloc, status));
     else if (call.class == CLASS_DEVICE && held->config->gpus > 1)
         object_device(held, &call);
-    else if (call.class == CLASS_CONTEXT_SHARE)
-        object_context(held, &call);
+    else if (call.class == CLASS_CHANNEL_GROUP)
+        object_group(held, &call);
+    else if (IS_CHANNEL(call.class))
+        object_channel(held, &call);
     else
         held_let_through(held);
 }
@@ -42,7 +44,7 @@ static void answer_alloc_old(const struct held *held) {
         struct alloc same = {
             .root = call.root, .parent = call.parent, .handle = call.handle, .class = call.class, .params = call.params};
         memory_alloc(held, &same, (uint8_t *)&call, sizeof call, offsetof(struct alloc_old, status));
-    } else if (call.class == CLASS_CONTEXT_SHARE) { /* no driver library of today asks for one in this form */
+    } else if (call.class == CLASS_CHANNEL_GROUP || IS_CHANNEL(call.class)) { /* no library of today uses this form */
         call.status = STATUS_NOT_SUPPORTED;
         (void)held_deliver(held, &call, sizeof call);
     } else {
@@ -50,24 +52,30 @@ static void answer_alloc_old(const struct held *held) {
     }
 }
 
-/* An older way to ask for memory, of which nothing that is sold today makes use for the device's. */
 static void answer_alloc_memory(const struct held *held) {
     struct alloc_memory call;
     if (!process_read(held->process, held->message, &call, sizeof call)) {
         (void)held_answer(held, EFAULT);
     } else if (call.class == CLASS_MEMORY_LOCAL_USER) {
-        call.status = STATUS_NOT_SUPPORTED;
-        (void)held_deliver(held, &call, sizeof call);
+        memory_heap_size(held, &call);
     } else {
         held_let_through(held);
     }
+}
+
+static void answer_free(const struct held *held) {
+    struct free_call call;
+    if (process_read(held->process, held->message, &call, sizeof call))
+        object_free(held, &call, &call, sizeof call, &call.status);
+    else
+        (void)held_answer(held, EFAULT);
 }
 
 static void dispatch(const struct held *held, uint32_t call) {
     switch (call) {
     case CALL_ALLOC: answer_alloc(held); return;
     case CALL_ALLOC_OLD: answer_alloc_old(held); return;
-    case CALL_FREE: object_free(held); return;
+    case CALL_FREE: answer_free(held); return;
     case CALL_DUP: object_dup(held); return;
     case CALL_ALLOC_MEMORY: answer_alloc_memory(held); return;
     case CALL_VID_HEAP: memory_vid_heap(held); return;

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Measured on an H100 (driver 580): a context takes 8 MiB for which no ioctl asks, and its process 0.8 MiB once. */
+/* Measured on an H100 (driver 580): a group of channels of the graphics engine takes 4.3 MiB for which no ioctl asks, a
+ * bare CUDA context with one such group 5.6 MiB, and what NVML has of its process less than the device by up to 8.8. */
 #define CONTEXT_BYTES ((uint64_t)8 << 20)
 #define PROCESS_BYTES ((uint64_t)2 << 20)
 
@@ -289,6 +290,11 @@ void client_remove(struct client *client) {
 
 bool holdings_know(const struct client *client, uint32_t handle) {
     return find(client->root, handle) != NULL;
+}
+
+bool holdings_is_group(const struct client *client, uint32_t handle) {
+    const struct object *object = find(client->root, handle);
+    return object && (object->kind == OBJECT_CONTEXT || object->kind == OBJECT_GROUP);
 }
 
 int holdings_device(const struct client *client, uint32_t handle) {

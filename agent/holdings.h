@@ -19,13 +19,14 @@ struct client {
     int remote; /* the caller's number for that file */
     struct process *process;
     unsigned gpu; /* of its last device or memory */
-    uint32_t shares[ACCOUNT_GPUS];   /* objects of a context's class that are known */
+    uint32_t shares[ACCOUNT_GPUS];   /* contexts that are known */
     uint32_t contexts[ACCOUNT_GPUS]; /* for how many the driver's own part is charged */
     unsigned parents;           /* how many objects have others below them; the first are in parent */
     uint32_t parent[PARENTS];
 };
 
-enum kind { OBJECT_FREE, OBJECT_MEMORY, OBJECT_DEVICE, OBJECT_CONTEXT, OBJECT_GONE };
+/* A context is a group of channels that the driver takes memory for, a group one that it takes none for. */
+enum kind { OBJECT_FREE, OBJECT_MEMORY, OBJECT_DEVICE, OBJECT_CONTEXT, OBJECT_GROUP, OBJECT_GONE };
 
 /* The client ROOT of PROCESS that uses FILE (of which a copy is kept; REMOTE is its number there); NULL where there are
  * too many. */
@@ -53,6 +54,9 @@ void holdings_remove(struct client *client, uint32_t handle);
 
 /* A client is gone, with all its objects. */
 void client_remove(struct client *client);
+
+/* Whether HANDLE is a group of channels, of either kind. */
+bool holdings_is_group(const struct client *client, uint32_t handle);
 
 /* Whether CLIENT has an object HANDLE. */
 bool holdings_know(const struct client *client, uint32_t handle);

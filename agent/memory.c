@@ -1,6 +1,7 @@
 #include "memory.h"
 #include "doubt.h"
 #include "driver.h"
+#include "object.h"
 #include "repeat.h"
 #include "share.h"
 
@@ -116,6 +117,39 @@ void memory_alloc(const struct held *held, const struct alloc *call, uint8_t *me
     (void)held_answer(held, EFAULT);
 }
 
+/* NVOS32's functions that give memory: where attributes and size stand in the message. */
+static const struct vid_heap_form {
+    uint32_t function;
+    uint8_t attr, size;
+} forms[] = {{VID_HEAP_ALLOC_SIZE, 56, 88}, {VID_HEAP_ALLOC_TILED, 64, 88}, {VID_HEAP_ALLOC_RANGE, 56, 80}};
+
+static const struct vid_heap_form *form_of(const struct vid_heap *call) {
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (forms[i].function == call->function)
+            return &forms[i];
+    return NULL;
+}
+
+static uint32_t word_at(const struct vid_heap *call, size_t at) {
+    uint32_t word = 0;
+    memcpy(&word, (const uint8_t *)call + at, sizeof word);
+    return word;
+}
+
+static uint64_t size_of(const struct vid_heap *call) {
+    uint64_t size = 0;
+    memcpy(&size, (const uint8_t *)call + form_of(call)->size, sizeof size);
+    return size;
+}
+
+/* What is asked for: for a surface its rows. What the driver makes of it is seen afterwards. */
+static uint64_t asked_size(const struct vid_heap *call) {
+    if (call->function != VID_HEAP_ALLOC_TILED)
+        return size_of(call);
+    int64_t height = word_at(call, 56), pitch = (int32_t)word_at(call, 60);
+    return (uint64_t)(height * (pitch < 0 ? -pitch : pitch));
+}
+
 static bool make_vid_heap(const struct held *held, struct taking *taking, void *message) {
     memset(held_params, 0, sizeof held_params);
     memcpy(held_params, message, sizeof(struct vid_heap));
@@ -125,31 +159,61 @@ static bool make_vid_heap(const struct held *held, struct taking *taking, void *
     memcpy(call, held_params, sizeof *call);
     taking->handle = call->handle;
     taking->status = call->status;
-    taking->size = call->size;
+    taking->size = size_of(call);
     return true;
 }
 
-void memory_vid_heap(const struct held *held) {
-    struct vid_heap call, original;
-    if (!process_read(held->process, held->message, &call, sizeof call)) {
-        (void)held_answer(held, EFAULT);
-        return;
-    }
-    if (call.function != VID_HEAP_ALLOC_SIZE || ATTR_LOCATION(call.attr) == LOCATION_SYSTEM) {
-        held_let_through(held);
-        return;
-    }
-    original = call;
-    struct taking taking = {
-        .root = call.root, .parent = call.parent, .handle = call.handle, .size = call.size, .make = make_vid_heap};
-    int error = take(held, &taking, &call);
+static void vid_heap_alloc(const struct held *held, struct vid_heap *call) {
+    struct vid_heap original = *call;
+    struct taking taking = {.root = call->root,
+                            .parent = call->parent,
+                            .handle = call->handle,
+                            .size = asked_size(call),
+                            .make = make_vid_heap};
+    int error = take(held, &taking, call);
     if (error) {
         (void)held_answer(held, error);
         return;
     }
-    call.status = taking.status;
-    if (held_deliver(held, &call, sizeof call))
+    call->status = taking.status;
+    if (held_deliver(held, call, sizeof *call))
         return;
     undo(held, &taking);
     (void)process_write(held->process, held->message, &original, sizeof original);
+}
+
+void memory_vid_heap(const struct held *held) {
+    struct vid_heap call;
+    if (!process_read(held->process, held->message, &call, sizeof call)) {
+        (void)held_answer(held, EFAULT);
+        return;
+    }
+    const struct vid_heap_form *form = form_of(&call);
+    if (form && ATTR_IN_DEVICE(word_at(&call, form->attr)) && !(call.flags & ALLOC_VIRTUAL)) {
+        vid_heap_alloc(held, &call);
+    } else if (call.function == VID_HEAP_FREE && call.type & FREE_HANDLE_PROVIDED) {
+        struct free_call same = {.root = call.root, .handle = call.handle};
+        object_free(held, &same, &call, sizeof call, &call.status);
+    } else {
+        held_let_through(held);
+    }
+}
+
+void memory_heap_size(const struct held *held, struct alloc_memory *call) {
+    struct client *client = held_client(held, call->root);
+    int gpu = client ? gpu_of(held, client, call->parent) : -1;
+    memset(held_params, 0, sizeof held_params);
+    memcpy(held_params, call, sizeof *call);
+    if (gpu < 0 || !driver_call(held->file, CALL_ALLOC_MEMORY, held_params)) {
+        (void)held_answer(held, gpu < 0 ? ENOMEM : errno);
+        return;
+    }
+    memcpy(call, held_params, sizeof *call);
+    if (call->status == STATUS_OK) {
+        client_confirm(client);
+        if (call->limit >= share_limit((unsigned)gpu))
+            call->limit = share_limit((unsigned)gpu) - 1;
+    }
+    if (!held_deliver(held, call, sizeof *call) && call->status == STATUS_OK)
+        held_free(held, call->root, call->parent, call->handle);
 }

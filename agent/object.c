@@ -49,51 +49,58 @@ void object_device(const struct held *held, const struct alloc *call) {
     make_object(held, call, DEVICE_PARAMS, OBJECT_DEVICE, gpu);
 }
 
-void object_context(const struct held *held, struct alloc *call) {
+static void make_context(const struct held *held, struct alloc *call, size_t length, size_t engine_at) {
     struct client *client = held_client(held, call->root);
     unsigned gpu = client ? client->gpu : 0;
-    if (!client || !share_finds(gpu, holdings_context_cost(client, gpu, client->shares[gpu] + 1))) {
+    uint32_t engine = 0;
+    if (!read_params(held, call, length)) {
+        (void)held_answer(held, EFAULT);
+        return;
+    }
+    memcpy(&engine, held_params + engine_at, sizeof engine);
+    enum kind kind = IS_GRAPHICS(engine) ? OBJECT_CONTEXT : OBJECT_GROUP;
+    if (!client || (kind == OBJECT_CONTEXT &&
+                    !share_finds(gpu, holdings_context_cost(client, gpu, client->shares[gpu] + 1)))) {
         call->status = STATUS_NO_MEMORY;
         (void)held_deliver(held, call, sizeof *call);
         return;
     }
-    client = held_client(held, call->root); /* the look for room may have freed it */
-    /* A handle that is taken: the driver refuses it, and what it stands for stays. */
-    if (client && client->confirmed && call->handle && !holdings_know(client, call->handle)) {
-        (void)holdings_add(client, call->handle, call->parent, OBJECT_CONTEXT, gpu, 0);
-        held_let_through(held);
-    } else if (read_params(held, call, CONTEXT_PARAMS)) {
-        make_object(held, call, CONTEXT_PARAMS, OBJECT_CONTEXT, (int)gpu);
-    } else {
-        (void)held_answer(held, EFAULT);
-    }
+    make_object(held, call, length, kind, (int)gpu);
 }
 
-void object_free(const struct held *held) {
-    struct free_call call;
-    if (!process_read(held->process, held->message, &call, sizeof call)) {
-        (void)held_answer(held, EFAULT);
-        return;
-    }
+void object_group(const struct held *held, struct alloc *call) {
+    make_context(held, call, GROUP_PARAMS, GROUP_ENGINE_AT);
+}
+
+void object_channel(const struct held *held, struct alloc *call) {
+    const struct client *client = held_client(held, call->root);
+    if (client && holdings_is_group(client, call->parent))
+        held_let_through(held);
+    else
+        make_context(held, call, CHANNEL_PARAMS, CHANNEL_ENGINE_AT);
+}
+
+void object_free(const struct held *held, struct free_call *call, void *message, size_t size, uint32_t *status) {
     pid_t pid = held->process->pid;
-    if (!doubt_free(held->file, &call)) {
+    if (!doubt_free(held->file, call)) {
         (void)held_answer(held, errno);
         return;
     }
-    if (call.status == STATUS_OK) {
-        struct client *client = held_client(held, call.root);
+    if (call->status == STATUS_OK) {
+        struct client *client = held_client(held, call->root);
         if (client)
             client_confirm(client);
-        if (client && call.handle == call.root)
+        if (client && call->handle == call->root)
             client_remove(client);
         else if (client)
-            holdings_remove(client, call.handle);
-    } else if (repeat_is_free(pid, call.root, call.handle)) {
-        call.status = STATUS_OK;
+            holdings_remove(client, call->handle);
+    } else if (repeat_is_free(pid, call->root, call->handle)) {
+        call->status = STATUS_OK;
     }
-    (void)held_deliver(held, &call, sizeof call);
-    if (call.status == STATUS_OK)
-        repeat_note_free(pid, call.root, call.handle);
+    *status = call->status;
+    (void)held_deliver(held, message, size);
+    if (call->status == STATUS_OK)
+        repeat_note_free(pid, call->root, call->handle);
 }
 
 void object_dup(const struct held *held) {

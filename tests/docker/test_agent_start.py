@@ -68,7 +68,7 @@ def test_what_the_agent_is_given(runai: Runai) -> None:
         ["runai-agent", "1"],
         ["creator", str(grant["creator"]["pid"])],
         ["params", "128"],
-        ["gpu", grant["gpus"][0]["uuid"], str(3 * GIB)],
+        ["gpu", grant["gpus"][0]["uuid"], str(3 * GIB), str(64 << 20)],
         ["node", f"{dev}/nvidiactl"],
         ["node", f"{dev}/nvidia0"],
         ["uvm", f"{dev}/nvidia-uvm"],

@@ -63,6 +63,7 @@ DUP_HANDLE: Final = 8
 DUP_STATUS: Final = 24
 ALLOC_MEMORY: Final = Struct("<IIIII4xQQI4xi4x")
 """NVOS02 with a descriptor: hRoot, hObjectParent, hObjectNew, hClass, flags, pMemory, limit, status, fd."""
+ALLOC_MEMORY_LIMIT: Final = 32
 ALLOC_MEMORY_STATUS: Final = 40
 XFER: Final = Struct("<IIQ")
 """nv_ioctl_xfer_t: cmd, size, ptr."""
@@ -72,6 +73,9 @@ VID_HEAP_SIZE: Final = 184
 VID_HEAP_HEAD: Final = Struct("<IIII")
 """hRoot, hObjectParent, function, hVASpace."""
 VID_HEAP_ALLOC_SIZE: Final = 2
+VID_HEAP_FREE: Final = 3
+VID_HEAP_ALLOC_RANGE: Final = 14
+VID_HEAP_RANGE_BYTES: Final = 80
 VID_HEAP_STATUS: Final = 20
 VID_HEAP_HANDLE: Final = 44
 VID_HEAP_BYTES: Final = 88
@@ -98,6 +102,12 @@ CLASS_MEMORY_LOCAL_PHYSICAL: Final = 0xC2
 """NV01_MEMORY_LOCAL_PHYSICAL: the framebuffer as it is, whoever's data lies there."""
 CLASS_CONTEXT: Final = 0x9067
 CLASS_CHANNEL_GROUP: Final = 0xA06C
+CLASS_CHANNEL: Final = 0xC86F
+ENGINE_GRAPHICS: Final = 1
+GROUP_PARAMS: Final = 20
+GROUP_ENGINE: Final = 12
+CHANNEL_PARAMS: Final = 368
+CHANNEL_ENGINE: Final = 128
 
 # Status codes, in the messages' status fields.
 OK: Final = 0x0

@@ -74,7 +74,7 @@ class Controls:
         if kind != abi.PIDS_OF_CLASS:
             raise RmError(abi.ERR_INVALID_ARGUMENT)
         # The driver lists for any other class whoever has a context.
-        wanted = abi.CLASS_SUBDEVICE if cls == abi.CLASS_SUBDEVICE else abi.CLASS_CONTEXT
+        wanted = abi.CLASS_SUBDEVICE if cls == abi.CLASS_SUBDEVICE else abi.CLASS_CHANNEL_GROUP
         pids = [pid for pid, _ in _seen(self.manager.owners_with(gpu, wanted), call)][: abi.PIDS_MAX]
         abi.PIDS.pack_into(params, 0, kind, cls, len(pids), *pids, *[0] * (abi.PIDS_MAX - len(pids)))
 

@@ -90,6 +90,10 @@ class Escapes:
             argument = 0
             if cls == abi.CLASS_DEVICE and params:
                 (argument,) = abi.U32.unpack(call.memory.read(params, abi.U32.size))
+            elif cls == abi.CLASS_CHANNEL_GROUP:
+                (argument,) = abi.U32.unpack_from(call.memory.read(params, abi.GROUP_PARAMS), abi.GROUP_ENGINE)
+            elif cls == abi.CLASS_CHANNEL:
+                (argument,) = abi.U32.unpack_from(call.memory.read(params, abi.CHANNEL_PARAMS), abi.CHANNEL_ENGINE)
             handle = self.manager.new_object(call.file, root, parent, handle, cls, argument)
         abi.U32.pack_into(call.message, abi.ALLOC_NEW_HANDLE, handle)
 
@@ -113,24 +117,32 @@ class Escapes:
         return handle
 
     def _alloc_memory(self, call: Call) -> None:
-        root, parent, handle, cls, _, _, limit, _, _ = abi.ALLOC_MEMORY.unpack(call.message)
+        """Of the device's memory this only tells the size, with a handle that stands for nothing."""
+        root, parent, handle, cls, _, _, _, _, _ = abi.ALLOC_MEMORY.unpack(call.message)
         with _status(call.message, abi.ALLOC_MEMORY_STATUS):
             if cls not in (abi.CLASS_MEMORY_LOCAL_USER, abi.CLASS_MEMORY_SYSTEM):
                 raise RmError(abi.ERR_INVALID_CLASS)
-            handle = self.manager.new_object(call.file, root, parent, handle, cls, limit + 1)
+            handle = self.manager.new_object(call.file, root, parent, handle, abi.CLASS_MEMORY_SYSTEM, 0)
+            gpu = self.manager.object(call.file, root, handle).gpu
+            if cls == abi.CLASS_MEMORY_LOCAL_USER and gpu is not None:
+                abi.U64.pack_into(call.message, abi.ALLOC_MEMORY_LIMIT, gpu.config.total - 1)
             abi.U32.pack_into(call.message, abi.ALLOC_NEW_HANDLE, handle)
 
     def _vid_heap_control(self, call: Call) -> None:
         root, parent, function, _ = abi.VID_HEAP_HEAD.unpack_from(call.message)
         with _status(call.message, abi.VID_HEAP_STATUS):
-            if function != abi.VID_HEAP_ALLOC_SIZE:
-                raise RmError(abi.ERR_INVALID_FUNCTION)
             (handle,) = abi.U32.unpack_from(call.message, abi.VID_HEAP_HANDLE)
-            (size,) = abi.U64.unpack_from(call.message, abi.VID_HEAP_BYTES)
+            if function == abi.VID_HEAP_FREE:
+                self.manager.free(call.file, root, handle)
+                return
+            if function not in (abi.VID_HEAP_ALLOC_SIZE, abi.VID_HEAP_ALLOC_RANGE):
+                raise RmError(abi.ERR_INVALID_FUNCTION)
+            at = abi.VID_HEAP_BYTES if function == abi.VID_HEAP_ALLOC_SIZE else abi.VID_HEAP_RANGE_BYTES
+            (size,) = abi.U64.unpack_from(call.message, at)
             cls = abi.CLASS_MEMORY_LOCAL_USER
             handle = self.manager.new_object(call.file, root, parent, handle, cls, size)
             abi.U32.pack_into(call.message, abi.VID_HEAP_HANDLE, handle)
-            abi.U64.pack_into(call.message, abi.VID_HEAP_BYTES, rounded(size))
+            abi.U64.pack_into(call.message, at, rounded(size))
 
     def _free(self, call: Call) -> None:
         root, _, handle, _ = abi.FREE.unpack(call.message)

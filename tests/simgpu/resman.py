@@ -15,6 +15,8 @@ from . import abi
 from .config import HostConfig
 from .physical import Gpu, Memory, RmError
 
+CONTEXTS = (abi.CLASS_CHANNEL_GROUP, abi.CLASS_CHANNEL)
+
 
 @dataclass(eq=False)
 class Object:
@@ -50,6 +52,11 @@ class File:
     clients: dict[int, Client] = field(default_factory=dict)
     mappings: dict[int, Memory] = field(default_factory=dict)
     carries: Memory | None = None
+
+
+def is_group(cls: int, above: Object) -> bool:
+    """A channel outside of a group gets one of its own."""
+    return cls == abi.CLASS_CHANNEL_GROUP or (cls == abi.CLASS_CHANNEL and above.cls != abi.CLASS_CHANNEL_GROUP)
 
 
 class ResourceManager:
@@ -112,7 +119,10 @@ class ResourceManager:
         return list(dict.fromkeys(has))
 
     def new_object(self, file: File, root: int, parent: int, handle: int, cls: int, argument: int) -> int:
-        """Make an object. `argument` is the size of a memory class, the device's number of a device."""
+        """Make an object. `argument` is the size of a memory class, the device's number of a device, the engine of a
+        group of channels or a channel. For those of the graphics engine the device gives a context's part, which a
+        channel in a group has from that.
+        """
         client = self.client(file, root)
         above = self._parent(client, root, parent)
         gpu, memory = above.gpu, None
@@ -120,7 +130,9 @@ class ResourceManager:
             gpu = self.gpu(argument)
         elif cls in (abi.CLASS_MEMORY_LOCAL_USER, abi.CLASS_MEMORY_LOCAL_PHYSICAL):
             memory = self._on(gpu).take(argument, client.owner)
-        elif cls == abi.CLASS_CONTEXT:
+        elif cls == abi.CLASS_CONTEXT and above.cls != abi.CLASS_CHANNEL_GROUP:
+            raise RmError(abi.ERR_INVALID_PARENT)
+        elif is_group(cls, above) and argument == abi.ENGINE_GRAPHICS:
             gpu = self._on(gpu)
             memory = gpu.take_context(client.owner)
         try:
@@ -211,9 +223,9 @@ class ResourceManager:
     @staticmethod
     def _let_go(client: Client, item: Object) -> None:
         if item.memory is not None:
-            item.memory.drop(None if item.cls == abi.CLASS_CONTEXT else client.owner)
-        if item.cls == abi.CLASS_CONTEXT and item.gpu is not None:
-            item.gpu.end_context(client.owner)
+            item.memory.drop(None if item.cls in CONTEXTS else client.owner)
+        if item.cls in CONTEXTS and item.memory is not None:
+            item.memory.gpu.end_context(client.owner)
 
     @staticmethod
     def _parent(client: Client, root: int, handle: int) -> Object:

@@ -15,9 +15,7 @@
 static void namesake(char **arguments)
 {
     struct gpu gpu = open_gpu();
-    struct context context;
     uint64_t count = 0, bytes = 0;
-    (void)make_group(&gpu, &context);
     for (;;) {
         uint64_t size = number(arguments[0]) * MIB;
         uint32_t handle;
@@ -30,9 +28,9 @@ static void namesake(char **arguments)
         count++;
         bytes += size;
         uint8_t params[128] = {0};
-        struct rm_alloc message = alloc_message(&gpu, CLASS_CONTEXT, params, sizeof params);
+        params[12] = ENGINE_GRAPHICS;
+        struct rm_alloc message = alloc_message(&gpu, CLASS_CHANNEL_GROUP, params, sizeof params);
         message.handle = handle;
-        message.parent = context.group;
         (void)call(gpu.fd, ESC_ALLOC, &message, sizeof message, &message.status);
     }
 }
@@ -44,11 +42,9 @@ static void oldcontext(char **arguments)
     uint64_t most = number(arguments[0]), count = 0;
     struct result result = {0};
     for (; count < most; count++) {
-        uint8_t params[128] = {0};
-        struct context context;
-        (void)make_group(&gpu, &context);
+        uint8_t params[128] = {[12] = ENGINE_GRAPHICS};
         struct rm_alloc_old message = {
-            .root = gpu.client, .parent = context.group, .cls = CLASS_CONTEXT, .params = (uintptr_t)params,
+            .root = gpu.client, .parent = gpu.device, .cls = CLASS_CHANNEL_GROUP, .params = (uintptr_t)params,
         };
         result = call(gpu.fd, ESC_ALLOC, &message, sizeof message, &message.status);
         if (refused(result))

@@ -1,12 +1,10 @@
 /* Contexts as the driver has them: an address space, a group of channels that belongs to it, and a share of the GPU in
- * that group (FERMI_VASPACE_A, KEPLER_CHANNEL_GROUP_A, FERMI_CONTEXT_SHARE_A). A real driver takes a share below a group
- * alone, and reserves memory of the device for a group's buffers that no call names; the simulated one reserves it with
- * the share, and takes that anywhere.
+ * that group (FERMI_VASPACE_A, KEPLER_CHANNEL_GROUP_A, FERMI_CONTEXT_SHARE_A). The driver reserves memory of the device for
+ * a group's buffers that no call names, and for those of a channel that is in no group.
  */
 #include "rawgpu.h"
 
 #define CLASS_ADDRESS_SPACE 0x90F1
-#define CLASS_CHANNEL_GROUP 0xA06C
 
 /* NV_VASPACE_ALLOCATION_PARAMETERS of 580: all 0 is a new one of the usual size. The driver copies as much as its class
  * has, whatever the caller says, so there is more room than that in each of these.
@@ -26,8 +24,6 @@ struct share_params {
     uint32_t address_space, flags, number;
     uint8_t after[116];
 };
-
-#define ENGINE_GRAPHICS 1 /* NV2080_ENGINE_TYPE_GRAPHICS, which computes too */
 
 static void print_step(const char *name, struct result result)
 {
@@ -84,13 +80,16 @@ static void context(char **arguments)
     uint64_t most = number(arguments[0]), count = 0;
     struct context made = {0};
     struct gpu gpu = open_gpu();
+    struct result last = {0};
     for (; count < most; count++) {
-        (void)make_group(&gpu, &made); /* where there can be none, the share says so */
-        if (refused(make_share(&gpu, &made)))
+        last = make_group(&gpu, &made);
+        if (!refused(last))
+            last = make_share(&gpu, &made);
+        if (refused(last))
             break;
     }
     printf("%llu contexts, ", (unsigned long long)count);
-    print_steps(made.share_result, &made);
+    print_steps(last, &made);
 }
 
 /* Groups alone: what the driver reserves for them is in no request and belongs to no share. */
@@ -118,7 +117,24 @@ static void shares(char **arguments)
     print_steps(made.share_result, &made);
 }
 
+/* Channels that are in no group, of the simulated driver's making: a real one wants more of them. */
+static void channels(char **arguments)
+{
+    uint64_t most = number(arguments[0]), count = 0;
+    struct gpu gpu = open_gpu();
+    struct result result = {0};
+    for (; count < most; count++) {
+        uint32_t params[256] = {[32] = ENGINE_GRAPHICS}, handle;
+        result = alloc_class(&gpu, CLASS_CHANNEL, params, sizeof params, &handle);
+        if (refused(result))
+            break;
+    }
+    printf("%llu channels, ", (unsigned long long)count);
+    print_result(result);
+}
+
 const struct subcommand context_commands[] = {
+    {"channels", "N", 1, channels},
     {"context", "N", 1, context},
     {"groups", "N", 1, groups},
     {"shares", "N", 1, shares},

@@ -113,15 +113,55 @@ static struct result vidheap(const struct gpu *gpu, uint64_t *size, uint32_t *ha
     return result;
 }
 
-/* NVOS02, older still: says the last byte, and not how much was given. */
-static struct result allocmemory(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
+/* Another function of it, which has the size elsewhere. */
+static struct result vidrange(const struct gpu *gpu, uint64_t *size, uint32_t *handle)
 {
-    struct rm_alloc_memory message = {
-        .root = gpu->client, .parent = gpu->device, .cls = CLASS_MEMORY_LOCAL_USER, .limit = *size - 1, .fd = -1,
+    struct rm_vid_heap message = {
+        .root = gpu->client, .parent = gpu->device, .function = VID_HEAP_ALLOC_RANGE, .owner = OWNER,
     };
-    struct result result = call(gpu->fd, ESC_ALLOC_MEMORY, &message, sizeof message, &message.status);
-    *handle = message.handle;
+    uint8_t *place = (uint8_t *)&message + 80;
+    memcpy(place, size, sizeof *size);
+    struct result result = call(gpu->fd, ESC_VID_HEAP_CONTROL, &message, sizeof message, &message.status);
+    memcpy(size, place, sizeof *size);
+    *handle = message.memory;
     return result;
+}
+
+/* So many times memory by it, and its end by it. */
+static void vidpairs(char **arguments)
+{
+    struct gpu gpu = open_gpu();
+    struct result result = {0};
+    uint64_t count = 0;
+    for (uint64_t most = number(arguments[0]); count < most; count++) {
+        uint64_t size = number(arguments[1]) * MIB;
+        uint32_t handle;
+        result = vidheap(&gpu, &size, &handle);
+        if (refused(result))
+            break;
+        struct rm_vid_heap message = {
+            .root = gpu.client, .parent = gpu.device, .function = VID_HEAP_FREE, .owner = OWNER, .memory = handle,
+            .kind[0] = 1, /* NVOS32_FREE_FLAGS_MEMORY_HANDLE_PROVIDED stands there */
+        };
+        result = call(gpu.fd, ESC_VID_HEAP_CONTROL, &message, sizeof message, &message.status);
+        if (refused(result))
+            break;
+    }
+    printf("%llu pairs, ", (unsigned long long)count);
+    print_result(result);
+}
+
+/* NVOS02, older still: of the device's memory it only says how much there is. */
+static void heapsize(char **arguments)
+{
+    (void)arguments;
+    struct gpu gpu = open_gpu();
+    struct rm_alloc_memory message = {
+        .root = gpu.client, .parent = gpu.device, .cls = CLASS_MEMORY_LOCAL_USER, .fd = -1,
+    };
+    struct result result = call(gpu.fd, ESC_ALLOC_MEMORY, &message, sizeof message, &message.status);
+    printf("a heap of %llu bytes, ", (unsigned long long)message.limit + 1);
+    print_result(result);
 }
 
 static struct result of_params_size(const struct gpu *gpu, uint64_t *size, uint32_t *handle, size_t said)
@@ -157,7 +197,7 @@ FILL(xfer, xfer)
 FILL(int80, int80)
 #endif
 FILL(vidheap, vidheap)
-FILL(allocmemory, allocmemory)
+FILL(vidrange, vidrange)
 FILL(shortparams, shortparams)
 FILL(hugeparams, hugeparams)
 
@@ -171,7 +211,9 @@ const struct subcommand form_commands[] = {
     {"int80", "MIB", 1, fill_int80},
 #endif
     {"vidheap", "MIB", 1, fill_vidheap},
-    {"allocmemory", "MIB", 1, fill_allocmemory},
+    {"vidrange", "MIB", 1, fill_vidrange},
+    {"vidpairs", "N MIB", 2, vidpairs},
+    {"heapsize", "", 0, heapsize},
     {"shortparams", "MIB", 1, fill_shortparams},
     {"hugeparams", "MIB", 1, fill_hugeparams},
     {0},

@@ -72,7 +72,7 @@ def test_the_small_host() -> None:
 
 @pytest.mark.parametrize(
     "way",
-    ["fill", "highbits", "direction", "old32", "xfer", "int80", "vidheap", "allocmemory", "shortparams", "hugeparams",
+    ["fill", "highbits", "direction", "old32", "xfer", "int80", "vidheap", "vidrange", "shortparams", "hugeparams",
      "privileged"],
 )  # fmt: skip
 def test_a_way_takes_all_that_there_is(small: SimHost, way: str) -> None:
@@ -150,6 +150,8 @@ def test_contexts_take_what_nobody_asks_for(small: SimHost) -> None:
     with Held(small, "-w", "context", "3") as line:
         assert (line, small.used()) == (f"3 contexts, {group}, share 0x0)", (2 + 3 * 8) * MIB)
     with Held(small, "-w", "shares", "3") as line:
-        assert (line, small.used()) == (f"3 shares, {group}, share 0x0)", (2 + 3 * 8) * MIB)
+        assert (line, small.used()) == (f"3 shares, {group}, share 0x0)", (2 + 8) * MIB)
     with Held(small, "-w", "groups", "3") as line:
-        assert (line, small.used()) == (f"3 groups, {group})", 0)
+        assert (line, small.used()) == (f"3 groups, {group})", (2 + 3 * 8) * MIB)
+    with Held(small, "-w", "channels", "3") as line:
+        assert (line, small.used()) == ("3 channels, status 0x0", (2 + 3 * 8) * MIB)

@@ -104,7 +104,7 @@ def test_a_client_is_of_its_file_alone() -> None:
 
 def test_nvml_leaves_out_part_of_a_context_and_managed_memory() -> None:
     rm, file, root, device = manager(context=20)
-    rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    rm.new_object(file, root, device, 0, abi.CLASS_CHANNEL_GROUP, abi.ENGINE_GRAPHICS)
     rm.new_object(file, root, device, 0, abi.CLASS_MEMORY_LOCAL_USER, 12 * MIB)
     rm.managed(File("nvidia-uvm", "one"), 0x1000, 6 * MIB, 0, "one")
     assert rm.gpus[0].used == 28 * MIB
@@ -113,8 +113,8 @@ def test_nvml_leaves_out_part_of_a_context_and_managed_memory() -> None:
 
 def test_what_a_process_takes_besides_its_contexts_comes_and_goes_once() -> None:
     rm, file, root, device = manager(context=20)
-    first = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
-    second = rm.new_object(file, root, device, 0, abi.CLASS_CONTEXT, 0)
+    first = rm.new_object(file, root, device, 0, abi.CLASS_CHANNEL_GROUP, abi.ENGINE_GRAPHICS)
+    second = rm.new_object(file, root, device, 0, abi.CLASS_CHANNEL_GROUP, abi.ENGINE_GRAPHICS)
     assert rm.gpus[0].used == (2 + 8 + 8) * MIB and not rm.gpus[0].listed
     rm.free(file, root, first)
     assert rm.gpus[0].used == (2 + 8) * MIB

@@ -21,7 +21,9 @@ CUcontext context_current(void)
 static uint32_t take_memory(CUcontext context)
 {
     struct device *device = context->device;
-    uint32_t status = rm_alloc(&driver.rm, device->handle, CLASS_CONTEXT, NULL, 0, &context->handle);
+    uint32_t group[5] = {0, 0, 0, ENGINE_GRAPHICS};
+    uint32_t status =
+        rm_alloc(&driver.rm, device->handle, CLASS_CHANNEL_GROUP, group, sizeof group, &context->handle);
     uint64_t rest = device->info.context - device->info.context_unlisted;
     for (int i = 0; i < CONTEXT_BLOCKS && !status && rest; i++) {
         uint64_t part = i + 1 < CONTEXT_BLOCKS ? rest / 2 & ~(uint64_t)(GRANULE - 1) : rest;

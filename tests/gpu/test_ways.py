@@ -21,7 +21,7 @@ from tests.gpu.watch import Watch
 
 pytestmark = pytest.mark.may_skip("needs an NVIDIA GPU; with libvgpu off an agent; for Vulkan a loader")
 
-CUDAWAYS, PRIVATE = "/cudaways", "/private/libcuda.so.1"
+CUDAWAYS, PRIVATE = "/cudaways", "/private/driver.so"  # a mount that is called libcuda.so.1 would be covered
 RAWGPU = "/rawgpu"
 VULKANFILL, LOADER = "/vulkanfill", "/vulkan/libvulkan.so.1"
 NO_VULKAN = "no_driver_has_a_device"

@@ -45,21 +45,23 @@ uint64_t share_most(unsigned gpu) {
     return largest[gpu];
 }
 
-static bool has_room(unsigned gpu, uint64_t bytes) {
+bool share_fits(unsigned gpu, uint64_t bytes) {
     uint64_t used = share_used(gpu);
     return used <= limits[gpu] && bytes <= limits[gpu] - used;
 }
 
-bool share_fits(unsigned gpu, uint64_t bytes) {
-    (void)managed_look(gpu);
-    if (!has_room(gpu, bytes) && managed_beyond())
-        managed_check_mappings(gpus); /* who had that may have ended */
-    return has_room(gpu, bytes);
+/* Whether what the processes had mapped is less than it was: one may have ended. */
+static bool less_is_mapped(void) {
+    uint64_t before = managed_beyond();
+    if (before)
+        managed_check_mappings(gpus);
+    return managed_beyond() < before;
 }
 
 bool share_finds(unsigned gpu, uint64_t bytes) {
-    return share_fits(gpu, bytes) || (holdings_sweep() && share_fits(gpu, bytes)) ||
-           (doubt_settle(gpu) && share_fits(gpu, bytes));
+    (void)managed_look(gpu);
+    return share_fits(gpu, bytes) || (less_is_mapped() && share_fits(gpu, bytes)) ||
+           (holdings_sweep() && share_fits(gpu, bytes)) || (doubt_settle(gpu) && share_fits(gpu, bytes));
 }
 
 uint64_t share_shown(unsigned gpu) {

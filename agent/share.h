@@ -11,10 +11,10 @@
 /* Maps STATE/page and makes it the container's truth. */
 bool share_open(int folder, const struct config *config);
 
-/* Whether BYTES more fit on GPU now. */
+/* Whether BYTES more fit on GPU, by what is known. */
 bool share_fits(unsigned gpu, uint64_t bytes);
 
-/* The same, if need be after a look for what nobody has any more. */
+/* The same, with what libvgpu charged meanwhile, and if need be after a look for what nobody has any more. */
 bool share_finds(unsigned gpu, uint64_t bytes);
 
 /* All that is charged on GPU, bytes; and without frees that no look came after yet. */

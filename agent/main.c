@@ -1,6 +1,7 @@
 /* runai-agent STATE/ID: bounds one container. Descriptor 3 is the socket on which the runtime hands over the container's
  * calls, 4 the control socket; both were made by the shim, so nobody waits for this process to start. It ends with the
  * last task that it answers (docs/architecture.md, "The agent"). */
+#include "clock.h"
 #include "config.h"
 #include "container.h"
 #include "control.h"
@@ -24,7 +25,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SOCKET = 3, CONTROL = 4, FIRST_OTHER = 5 };
@@ -106,12 +106,6 @@ static bool any_to_look_at(void) {
         if (table[i].pid && (table[i].clients || table[i].continued || table[i].mapped))
             return true;
     return false;
-}
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Whether somebody is still to be bounded, or on the way: the runtime may have ended since it connected. */

@@ -2,6 +2,7 @@
  * there is to read is the container's choice. */
 #include "mappings.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "journal.h"
 #include "maps.h"
 #include "members.h"
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* What is read in one call, so that a container with millions of mappings can't keep its agent from answering: some
@@ -77,12 +77,6 @@ static struct {
     pid_t list[MEMBERS_MOST];
     struct look look;
 } unknown = {.look.maps = -1};
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static uint64_t address_space(pid_t pid) {
     char path[32], text[32];

@@ -1,4 +1,4 @@
-"""Which processes are a container's, where no pid namespace tells: in one cgroup with another container, and below it."""
+"""Which processes are a container's, where no pid namespace tells: in a cgroup that it shares, and below that."""
 
 from __future__ import annotations
 
@@ -123,5 +123,3 @@ def test_a_container_with_the_hosts_pids_ends_as_a_whole(runai_agent: Runai, bun
         assert "with its container" in (runai_agent.state / "thief/agent.log").read_text()
         assert lives(neighbour)
         os.kill(neighbour, signal.SIGKILL)
-
-

@@ -25,7 +25,10 @@
  * space has grown by so many pages (2 MiB, the least that the driver takes), and else at this pace. */
 #define GROWN 512
 #define AGAIN_MS 8000
-#define MEMBER_BYTES 2048 /* what one costs that isn't read, as text */
+
+/* What else one costs, as text: each, and one that has managed memory. */
+#define MEMBER_BYTES 2048
+#define FOUND_BYTES 65536
 
 static struct {
     size_t at; /* in the table */
@@ -100,31 +103,39 @@ static bool is_due(pid_t pid) {
     return true;
 }
 
-/* Whether PID is in the table, or has the address space of one there, where that is counted: between clone(CLONE_VM) and
- * exec any child has, and for good where it likes. */
-static bool is_counted(pid_t pid, pid_t thread) {
+static bool is_known(pid_t pid) {
     const struct process *table = process_table();
-    for (size_t i = 0; i < process_end(); i++) {
-        pid_t other = 0;
+    for (size_t i = 0; i < process_end(); i++)
         if (table[i].pid == pid && process_lives(&table[i]))
             return true;
-        cleanup_close int maps = thread && table[i].pid && table[i].mapped ? process_maps(&table[i], &other) : -1;
-        if (maps >= 0 && syscall(SYS_kcmp, other, thread, KCMP_VM, 0, 0) == 0)
+    return false;
+}
+
+static bool share(pid_t one, pid_t other) {
+    return syscall(SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0;
+}
+
+/* Whether THREAD has the address space of a process in the table: between clone(CLONE_VM) and exec any child has, and for
+ * good where it likes. One whose first thread has ended is told by another, as long as that is still its own. */
+static bool is_counted(pid_t thread) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid && process_lives(&table[i]) &&
+            (share(table[i].pid, thread) || (table[i].thread != thread && share(table[i].thread, thread))))
             return true;
-    }
     return false;
 }
 
 /* A kernel that can't compare address spaces would have us count them twice. */
 static bool can_compare(void) {
-    return syscall(SYS_kcmp, getpid(), getpid(), KCMP_VM, 0, 0) == 0;
+    return share(getpid(), getpid());
 }
 
 /* PROCESS, which was looked at, has managed memory and never asked the driver for anything. */
 static void enter(const struct look *look) {
     const struct process *process = &look->process;
     seen[(size_t)process->pid % SEEN].pid = 0; /* it stays due */
-    cleanup_close int certain = is_counted(process->pid, process->thread) ? -1 : members_open(process->pid);
+    cleanup_close int certain = is_counted(process->thread) ? -1 : members_open(process->pid);
     if (certain < 0)
         return;
     struct process *entry = process_of(process->thread);
@@ -137,12 +148,16 @@ static void enter(const struct look *look) {
     }
 }
 
+static void spend(size_t *left, size_t bytes) {
+    *left -= bytes < *left ? bytes : *left;
+}
+
 /* Whether that is done with the process. */
 static bool look_at_unknown(pid_t pid, size_t *left) {
     struct look *look = &unknown.look;
     if (look->maps < 0) {
-        *left -= *left < MEMBER_BYTES ? *left : MEMBER_BYTES;
-        if (is_counted(pid, 0) || !is_due(pid))
+        spend(left, MEMBER_BYTES);
+        if (is_known(pid) || !is_due(pid))
             return true;
         struct process process = {.pid = pid, .handle = (int)syscall(SYS_pidfd_open, pid, 0)};
         if (process.handle < 0 || !maps_begin(look, &process)) {
@@ -153,8 +168,10 @@ static bool look_at_unknown(pid_t pid, size_t *left) {
     }
     if (!maps_read(look, left))
         return false;
-    if (look->bytes)
+    if (look->bytes) {
+        spend(left, FOUND_BYTES);
         enter(look);
+    }
     maps_end(look);
     (void)close(look->process.handle);
     return true;

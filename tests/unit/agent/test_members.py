@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -61,7 +60,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     sources = [TOP / "tests/unit/agent/members.c", TOP / "hook/io.c"]
     sources += [TOP / f"agent/{name}.c" for name in ("members", "process", "watchdog", "journal")]
     build = ["/usr/bin/gcc", *FLAGS, "-iquote", TOP / "agent", *sources, "-o", folder / "members"]
-    subprocess.run(build, check=True)
+    subprocess.run(list(map(str, build)), check=True)
     (folder / "state").mkdir()
     script = ["/usr/bin/unshare", "-m", "--propagation=slave", "/bin/sh", "-c", CGROUP2, "sh", "/bin/sh", "-c", SCRIPT]
     variables = {"STATE": str(folder / "state"), "MEMBERS": str(folder / "members"), "ASAN_OPTIONS": "detect_leaks=0"}

@@ -1,4 +1,5 @@
-/* The container's first process, with which all others of it end. */
+/* The container's first process, with which the others end: the kernel sees to that where the container has a pid namespace
+ * of its own, members.c where it hasn't. */
 #ifndef RUNAI_AGENT_CONTAINER_H
 #define RUNAI_AGENT_CONTAINER_H
 
@@ -10,7 +11,7 @@ void container_set_folder(int folder);
 /* Takes hold of it, while a call of the container's is held: it is alive then. */
 void container_find(void);
 
-/* Kills it. */
+/* Kills it, and with it the container. */
 bool container_end(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* runai-agent STATE/ID: bounds one container. Descriptor 3 is the socket on which the runtime hands over the container's
  * calls, 4 the control socket; both were made by the shim, so nobody waits for this process to start. It ends with the
  * last task that it answers (docs/architecture.md, "The agent"). */
+#include "clock.h"
 #include "config.h"
 #include "container.h"
 #include "control.h"
@@ -10,7 +11,7 @@
 #include "holdings.h"
 #include "journal.h"
 #include "managed.h"
-#include "mappings.h"
+#include "maps.h"
 #include "notification.h"
 #include "process.h"
 #include "privilege.h"
@@ -24,7 +25,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SOCKET = 3, CONTROL = 4, FIRST_OTHER = 5 };
@@ -40,7 +40,11 @@ static bool is_connection[FIRST_OF_MANY + LISTENERS]; /* of a runtime, that has 
 static nfds_t count = FIRST_OF_MANY;
 
 static struct config config;
-static int64_t last_look, next_look; /* ms */
+static int64_t last_look, next_look, next_search; /* ms */
+
+/* Others may hold managed memory when nobody is left that asked the driver for anything: soon after that, then at leisure. */
+#define SEARCH_SOON_MS 1500
+#define SEARCH_MS 10000
 
 static void watch(int fd, bool connection) {
     if (fd < 0)
@@ -62,6 +66,8 @@ static void forget(nfds_t at) {
 static bool serve_connection(nfds_t at) {
     int listener = -1;
     bool open = handover_receive(watched[at].fd, &listener);
+    if (listener >= 0)
+        container_find(); /* its first process is waiting for that to be done */
     watch(listener, false);
     return open;
 }
@@ -97,15 +103,9 @@ static void serve_all(void) {
 static bool any_to_look_at(void) {
     const struct process *table = process_table();
     for (size_t i = 0; i < process_end(); i++)
-        if (table[i].pid && (table[i].clients || table[i].continued))
+        if (table[i].pid && (table[i].clients || table[i].continued || table[i].mapped))
             return true;
     return false;
-}
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Whether somebody is still to be bounded, or on the way: the runtime may have ended since it connected. */
@@ -121,8 +121,13 @@ static void run(void) {
             reconcile(&config);
             last_look = now;
             next_look = now + RECONCILE_MS;
+            next_search = now + SEARCH_SOON_MS;
+        } else if (!busy && next_search && now >= next_search) {
+            managed_check_mappings(config.gpus);
+            next_search = now + SEARCH_MS;
+            continue;
         }
-        int ready = poll(watched, count, busy ? (int)(next_look - now) : -1);
+        int ready = poll(watched, count, busy ? (int)(next_look - now) : next_search ? (int)(next_search - now) : -1);
         if (ready < 0 && errno != EINTR)
             return;
         if (ready > 0)
@@ -156,7 +161,7 @@ int main(int argc, char **argv) {
         journal("the agent can't start: its configuration or a device file isn't as it should be");
         return 1;
     }
-    mappings_find_node(&config);
+    maps_find_node(&config);
     watched[HANDOVER] = (struct pollfd){.fd = SOCKET, .events = POLLIN};
     watched[REQUEST_OF_ROOT] = (struct pollfd){.fd = CONTROL, .events = POLLIN};
     watched[CREATOR] = (struct pollfd){.fd = open_creator(), .events = POLLIN};

@@ -1,6 +1,7 @@
 #include "managed.h"
 #include "account_page.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "io.h"
 #include "mappings.h"
 #include "process.h"
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAPPINGS_MS 1000 /* from one round over the mappings to the next, while all of them are accounted for */
@@ -143,12 +143,6 @@ static void blame(unsigned gpus, uint64_t found) {
     for (size_t i = 0; i < process_end(); i++)
         if (!found || sum < found)
             table[i].beyond = found ? managed_of(&table[i], gpus) : 0;
-}
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* libvgpu charges before it maps, and credits after it has unmapped: at no moment is more mapped than charged. But a round

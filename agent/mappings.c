@@ -1,138 +1,197 @@
-/* /proc/PID/maps is the kernel's, but much of it is the container's choice: how many lines there are, and the names at
- * their ends, which are not read. */
+/* A round over the processes of the table, then some of the container's others. /proc/PID/maps is the kernel's, but how much
+ * there is to read is the container's choice. */
 #include "mappings.h"
-#include "node.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "journal.h"
+#include "maps.h"
+#include "members.h"
 #include "process.h"
 
-#include <stdint.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What is read in one call, so that a container with millions of mappings can't keep its agent from answering: some
  * 40,000 lines, in 10 to 40 ms. A PyTorch process has some thousands. */
 #define TEXT_BYTES ((size_t)4 << 20)
 
-/* Of one process: no address space is larger, and no sum of all overflows. */
-#define MAPPED_MOST ((uint64_t)1 << 48)
+/* Of those that never asked the driver for anything, most never will: one is looked at when it is new, when its address
+ * space has grown by so many pages (2 MiB, the least that the driver takes), and else at this pace. */
+#define GROWN 512
+#define AGAIN_MS 8000
 
-struct mapping {
-    uint64_t start, end, offset, inode;
-};
+/* What else one costs, as text: each, and one that has managed memory. */
+#define MEMBER_BYTES 2048
+#define FOUND_BYTES 65536
 
 static struct {
-    bool found;
-    struct stat facts;
-} uvm;
+    size_t at; /* in the table */
+    struct look look;
+} known = {.look.maps = -1};
 
-/* The process that is being looked at: one of the table, which may have another in that place later. */
-static struct {
-    size_t at;
-    pid_t pid, thread;
-    int maps; /* -1: none */
-    uint64_t bytes;
-} current = {.maps = -1};
-
-void mappings_find_node(const struct config *config) {
-    uvm.found = stat(config->uvm, &uvm.facts) == 0;
-}
-
-/* START-END PERMISSIONS OFFSET MAJOR:MINOR INODE NAME (proc_pid_maps(5)) */
-static bool parse(const char *line, struct mapping *mapping) {
-    char *at = NULL;
-    mapping->start = strtoull(line, &at, 16);
-    if (*at != '-')
-        return false;
-    mapping->end = strtoull(at + 1, &at, 16);
-    if (*at != ' ' || strlen(at) < 6)
-        return false;
-    mapping->offset = strtoull(at + 6, &at, 16);
-    at = *at == ' ' ? strchr(at + 1, ' ') : NULL;
-    if (!at)
-        return false;
-    mapping->inode = strtoull(at, NULL, 10);
-    return true;
-}
-
-/* Whether a mapping is counted as managed memory. The driver takes mappings of nvidia-uvm whose offset in the file is
- * their address, and no others (NVIDIA's open modules, uvm_mmap), so the few that look so are all that has to be looked at,
- * and no honest program has any of another file. The file is told by its node: its name, and the number of its inode in
- * the container, are the container's choice. What can't be told, since another thread has changed it meanwhile, counts.
- * Permissions say nothing: the driver wants them all when the mapping is made, and whoever takes them away later keeps the
- * memory. */
-static bool is_managed(const struct mapping *mapping) {
-    char path[80];
-    struct stat file;
-    if (!mapping->inode || mapping->offset != mapping->start)
-        return false;
-    (void)snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", (int)current.thread,
-                   (unsigned long long)mapping->start, (unsigned long long)mapping->end);
-    return !uvm.found || stat(path, &file) < 0 || is_node(&file, &uvm.facts);
-}
-
-static void count_lines(char *text) {
-    char *next = NULL;
-    struct mapping mapping;
-    for (const char *line = strtok_r(text, "\n", &next); line; line = strtok_r(NULL, "\n", &next))
-        if (parse(line, &mapping) && is_managed(&mapping) && current.bytes < MAPPED_MOST)
-            current.bytes += mapping.end - mapping.start;
-}
-
-/* Reads on, at most *LEFT bytes, of which it takes off what it read. Whether that was the end. The kernel gives whole lines
- * at a time, and goes on behind the last one it gave, whatever has changed before it. */
-static bool read_on(size_t *left) {
-    static char text[65536];
-    while (*left > 0) {
-        ssize_t length = read(current.maps, text, sizeof text - 1);
-        if (length <= 0)
-            return true;
-        text[length] = '\0';
-        count_lines(text);
-        *left -= (size_t)length < *left ? (size_t)length : *left;
-    }
-    return false;
-}
-
-static void begin(const struct process *process) {
-    current.bytes = 0;
-    current.pid = process->pid;
-    current.maps = process_maps(process, &current.thread);
-}
-
-static void end(void) {
-    if (current.maps >= 0)
-        (void)close(current.maps);
-    current.maps = -1;
-}
+/* ---- those that have asked the driver for something ----------------------------------------------------------- */
 
 /* Whether that is done with PROCESS. */
 static bool look_at(struct process *process, size_t *left) {
-    if (current.maps >= 0 && current.pid != process->pid)
-        end(); /* of one that has ended */
+    struct look *look = &known.look;
+    if (look->maps >= 0 && look->process.pid != process->pid)
+        maps_end(look); /* of one that has ended */
     if (!process->pid || !process_lives(process)) {
-        end();
+        maps_end(look);
         process->mapped = 0;
         return true;
     }
-    if (current.maps < 0)
-        begin(process);
-    if (current.maps < 0)
+    if (look->maps < 0 && !maps_begin(look, process))
         return true; /* it keeps the figure that it had */
-    if (!read_on(left))
+    if (!maps_read(look, left))
         return false;
-    process->mapped = current.bytes;
-    end();
+    process->mapped = look->bytes;
+    maps_end(look);
     return true;
+}
+
+static bool look_at_known(size_t *left) {
+    for (; known.at < process_end(); known.at++)
+        if (!look_at(&process_table()[known.at], left))
+            return false;
+    maps_end(&known.look);
+    known.at = 0;
+    return true;
+}
+
+/* ---- those that haven't --------------------------------------------------------------------------------------- */
+
+/* What is remembered of a process that has no managed memory. */
+#define SEEN 4096
+static struct {
+    pid_t pid;
+    uint64_t pages; /* of address space */
+    int64_t when;   /* ms */
+} seen[SEEN];
+
+static struct {
+    size_t at, count;
+    pid_t list[MEMBERS_MOST];
+    struct look look;
+} unknown = {.look.maps = -1};
+
+static uint64_t address_space(pid_t pid) {
+    char path[32], text[32];
+    (void)snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    cleanup_close int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    text[length > 0 ? length : 0] = '\0';
+    return strtoull(text, NULL, 10);
+}
+
+/* Whether PID is new, has grown or hasn't been looked at for long; if so that is done now. */
+static bool is_due(pid_t pid) {
+    size_t at = (size_t)pid % SEEN;
+    uint64_t pages = address_space(pid);
+    int64_t now = now_ms();
+    if (seen[at].pid == pid && pages < seen[at].pages + GROWN && now < seen[at].when + AGAIN_MS)
+        return false;
+    seen[at].pid = pid;
+    seen[at].pages = pages;
+    seen[at].when = now;
+    return true;
+}
+
+static bool is_known(pid_t pid) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid == pid && process_lives(&table[i]))
+            return true;
+    return false;
+}
+
+static bool share(pid_t one, pid_t other) {
+    return syscall(SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0;
+}
+
+/* Whether THREAD has the address space of a process in the table: between clone(CLONE_VM) and exec any child has, and for
+ * good where it likes. One whose first thread has ended is told by another, as long as that is still its own. */
+static bool is_counted(pid_t thread) {
+    const struct process *table = process_table();
+    for (size_t i = 0; i < process_end(); i++)
+        if (table[i].pid && process_lives(&table[i]) &&
+            (share(table[i].pid, thread) || (table[i].thread != thread && share(table[i].thread, thread))))
+            return true;
+    return false;
+}
+
+/* A kernel that can't compare address spaces would have us count them twice. */
+static bool can_compare(void) {
+    return share(getpid(), getpid());
+}
+
+/* PROCESS, which was looked at, has managed memory and never asked the driver for anything. */
+static void enter(const struct look *look) {
+    const struct process *process = &look->process;
+    seen[(size_t)process->pid % SEEN].pid = 0; /* it stays due */
+    cleanup_close int certain = is_counted(process->thread) ? -1 : members_open(process->pid);
+    if (certain < 0)
+        return;
+    struct process *entry = process_of(process->thread);
+    if (entry && entry->pid == process->pid) {
+        entry->mapped = look->bytes;
+    } else if (process_end() == PROCESSES) {
+        (void)syscall(SYS_pidfd_send_signal, certain, SIGKILL, NULL, 0);
+        journal("process %d was ended: it had managed memory, and %d processes that use the GPU were there already",
+                (int)process->pid, PROCESSES);
+    }
+}
+
+static void spend(size_t *left, size_t bytes) {
+    *left -= bytes < *left ? bytes : *left;
+}
+
+/* Whether that is done with the process. */
+static bool look_at_unknown(pid_t pid, size_t *left) {
+    struct look *look = &unknown.look;
+    if (look->maps < 0) {
+        spend(left, MEMBER_BYTES);
+        if (is_known(pid) || !is_due(pid))
+            return true;
+        struct process process = {.pid = pid, .handle = (int)syscall(SYS_pidfd_open, pid, 0)};
+        if (process.handle < 0 || !maps_begin(look, &process)) {
+            if (process.handle >= 0)
+                (void)close(process.handle);
+            return true;
+        }
+    }
+    if (!maps_read(look, left))
+        return false;
+    if (look->bytes) {
+        spend(left, FOUND_BYTES);
+        enter(look);
+    }
+    maps_end(look);
+    (void)close(look->process.handle);
+    return true;
+}
+
+/* A part of them: where they are many, all of them take several rounds. */
+static void look_at_members(void) {
+    size_t left = TEXT_BYTES;
+    if (unknown.at == unknown.count) {
+        unknown.at = 0;
+        unknown.count = can_compare() ? members_list(unknown.list) : 0;
+    }
+    while (left > 0 && unknown.at < unknown.count && look_at_unknown(unknown.list[unknown.at], &left))
+        unknown.at++;
 }
 
 bool mappings_look(void) {
     size_t left = TEXT_BYTES;
-    for (; current.at < process_end(); current.at++)
-        if (!look_at(&process_table()[current.at], &left))
-            return false;
-    end();
-    current.at = 0;
+    if (!look_at_known(&left))
+        return false;
+    look_at_members();
     return true;
 }

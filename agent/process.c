@@ -41,8 +41,7 @@ bool process_has_pid(const struct process *process) {
     return syscall(SYS_pidfd_send_signal, process->handle, 0, NULL, 0) == 0 || kill(process->pid, 0) < 0;
 }
 
-/* Thread group and the pid in the innermost namespace, from /proc/THREAD/status. */
-static bool look_up(pid_t thread, pid_t *pid, pid_t *inner) {
+bool process_ids(pid_t thread, pid_t *pid, pid_t *inner) {
     char path[32], text[4096];
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
     cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -83,7 +82,7 @@ static bool holds_nothing(const struct process *process) {
     for (unsigned gpu = 0; gpu < ACCOUNT_GPUS; gpu++)
         if (process->figure[gpu] || process->bytes[gpu])
             return false;
-    return !process->clients && !(process->continued && !process->ended);
+    return !process->clients && ((!process->continued && !process->mapped) || process->ended);
 }
 
 void process_note_ended(void) {
@@ -151,7 +150,7 @@ struct process *process_of(pid_t thread) {
         return known;
     }
     pid_t pid = 0, inner = 0;
-    if (!look_up(thread, &pid, &inner))
+    if (!process_ids(thread, &pid, &inner))
         return NULL;
     struct process *found = find(pid);
     if (!found)

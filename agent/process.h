@@ -1,4 +1,4 @@
-/* The container's processes that ask the driver for something, as the host sees them. */
+/* The container's processes that ask the driver for something, or have managed memory, as the host sees them. */
 #ifndef RUNAI_AGENT_PROCESS_H
 #define RUNAI_AGENT_PROCESS_H
 
@@ -26,7 +26,11 @@ struct process {
     uint64_t beyond; /* what of it the account in the container doesn't have */
 };
 
-/* The process of THREAD, which is waiting for an answer. NULL where there is none, or too many. */
+/* The id of THREAD's process, and what that is in its own pid namespace (/proc/THREAD/status). */
+bool process_ids(pid_t thread, pid_t *pid, pid_t *inner);
+
+/* The process of THREAD, which is waiting for an answer or has managed memory without having asked for any. NULL where
+ * there is none, or too many. */
 struct process *process_of(pid_t thread);
 
 /* Copies SIZE bytes from the memory that its waiting thread has now, or to it. false where they aren't all there. */

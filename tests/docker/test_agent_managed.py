@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker.agents import RAW, tools, used, wait_for
+from tests.docker.agents import FILL, FILLED, RAW, tools, used, wait_for
 from tests.docker.host import CUDASH, Container, Runai
 from tests.unit.agent.test_rules import watched
 
@@ -70,3 +70,31 @@ def test_all_of_a_share_as_managed_memory(container: Container) -> None:
         container.runai.engine.docker("exec", container.id, "timeout", "4", "sh", "-c", script, check=False)
     assert 0.8 * GIB <= watch.most <= GIB
     assert (container.grant / "agent.log").read_text() == ""
+
+
+@pytest.mark.parametrize("way", ["orphanmanaged", "sharedmanaged"])
+def test_a_process_that_never_asked_the_driver_is_found(container: Container, way: str) -> None:
+    """What asked has ended, and nothing but the container's cgroup tells of the other."""
+    container.execute(RAW, way, "64")
+    log = container.grant / "agent.log"
+    wait_for(lambda: log.exists() and "was ended" in log.read_text())
+    wait_for(lambda: container.runai.simhost.used() == 0 and used(container) == 0)
+    assert FILLED in container.execute(*FILL)
+
+
+def test_without_the_agent_it_is_not(runai_interposer: Runai) -> None:
+    container = Container(runai_interposer, "sleep", "600", memory="1g", options=tools())
+    container.execute(RAW, "orphanmanaged", "64")
+    wait_for(lambda: runai_interposer.simhost.used() > 2 * GIB)
+
+
+def test_an_address_space_of_two_processes_counts_once(container: Container) -> None:
+    with container.runai.engine.popen("exec", "-i", container.id, RAW, "twinmanaged", "700") as twins:
+        assert twins.stdout and twins.stdout.readline() == "ready\n"
+        wait_for(lambda: used(container) >= 700 * MIB)
+        with container.runai.engine.popen("exec", "-i", container.id, RAW, "-w", "managed", "64") as thief:
+            assert thief.wait(30) == KILLED  # by then all were looked at more than once
+        wait_for(lambda: used(container) < 710 * MIB)
+        assert twins.poll() is None
+        container.execute("killall", "-9", "rawgpu")
+        twins.communicate()

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -127,6 +129,64 @@ static void leaderlessmanaged(char **arguments)
     pthread_exit(NULL);
 }
 
+struct child {
+    pid_t parent; /* whose end it waits for; 0: none */
+    int uvm;
+    uint64_t size;
+};
+
+static int hold_as_child(void *place)
+{
+    const struct child *child = place;
+    while (child->parent && getppid() == child->parent)
+        usleep(1000);
+    for (uint64_t count = 0; child->parent && !refused(take(child->uvm, PLACE + count * child->size, child->size));)
+        count++;
+    for (;;)
+        pause();
+}
+
+/* A process that never asks the driver for anything itself: FLAGS are CLONE_VM or none. */
+static void start_child(struct child *child, int flags)
+{
+    static char stack[65536];
+    if (clone(hold_as_child, stack + sizeof stack, flags | SIGCHLD, child) < 0)
+        die("clone");
+}
+
+/* All is taken by a child in the same address space, once its parent has ended. */
+static void orphanmanaged(char **arguments)
+{
+    static struct child child;
+    (void)open_gpu();
+    child = (struct child){getpid(), open_uvm(), number(arguments[0]) * MIB};
+    start_child(&child, CLONE_VM);
+    _exit(0);
+}
+
+/* As with UVM_INIT_FLAGS_MULTI_PROCESS_SHARING_MODE: the simulated driver lets every process map whose file it is. */
+static void sharedmanaged(char **arguments)
+{
+    struct child child = {getpid(), 0, number(arguments[0]) * MIB};
+    (void)open_gpu();
+    child.uvm = open_uvm();
+    start_child(&child, 0);
+    _exit(0);
+}
+
+/* What one address space has, with two processes in it. */
+static void twinmanaged(char **arguments)
+{
+    static struct child child;
+    (void)open_gpu();
+    start_child(&child, CLONE_VM);
+    struct result result = take(open_uvm(), PLACE, number(arguments[0]) * MIB);
+    if (refused(result))
+        print_result(result);
+    else
+        say_ready_and_wait();
+}
+
 static void idle(char **arguments)
 {
     (void)arguments;
@@ -140,6 +200,9 @@ const struct subcommand managed_commands[] = {
     {"managedhold", "MIB", 1, managedhold},
     {"decoy", "FILE MIB", 2, decoy},
     {"leaderlessmanaged", "MIB", 1, leaderlessmanaged},
+    {"orphanmanaged", "MIB", 1, orphanmanaged},
+    {"sharedmanaged", "MIB", 1, sharedmanaged},
+    {"twinmanaged", "MIB", 1, twinmanaged},
     {"idle", "", 0, idle},
     {0},
 };

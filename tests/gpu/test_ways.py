@@ -28,8 +28,8 @@ NO_VULKAN = "no_driver_has_a_device"
 VULKAN_DRIVERS = ("libEGL_nvidia.so.0", "libGLX_nvidia.so.0")
 """The driver's own library is both: the first one needs no X11 libraries."""
 HOLD = "0.6"
-"""Seconds for which memory is held: the agent looks every 100 ms, and acts at the second look. Managed memory is looked for
-once a second.
+"""Seconds for which memory is held: the agent looks every 100 ms, and acts at the second look. It looks for managed
+memory once a second.
 """
 HOLD_MANAGED = "2.5"
 

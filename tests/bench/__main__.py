@@ -80,7 +80,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runai-bench-", dir="/var/tmp")))
         simhost = stack.enter_context(SimHost(folder / "gpu-host"))
         program = folder / "runai-runtime"
-        config = configuration(folder, simhost)
+        config = configuration(folder, simhost) | {"enforcement": "interposer"}
         configure(config, folder / "config.json", program)
         with_agent = folder / "a/runai-runtime"
         engine = stack.enter_context(Engine({"runai": program, "runai-agent": with_agent}))

@@ -94,15 +94,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--enforcement", default="auto", help="what bounds the containers: auto, agent or interposer")
+    parser.add_argument("--only", help=f"some of {', '.join(ASKED)}: these alone, in little time")
     options = parser.parse_args()
     with start(options.engine, options.image, options.programs, options.enforcement) as host:
         print(facts(host))
         # One processor for both: which one a process gets makes more of a difference than libvgpu.
         limits = WITH_AGENT if options.enforcement != "interposer" else {}
-        asked = {name: (what, limits.get(name, limit)) for name, (what, limit) in ASKED.items()}
+        only = options.only.split(",") if options.only else list(ASKED)
+        asked = {name: (ASKED[name][0], limits.get(name, ASKED[name][1])) for name in only}
         rows = bench(host, cuda_figures, asked, options.runs, options.rounds, "--cpuset-cpus=1")
-        rows += footprint(host, options.runs)
-        rows += torch_step(host, max(3, options.runs // 3))
+        if not options.only:
+            rows += footprint(host, options.runs)
+            rows += torch_step(host, max(3, options.runs // 3))
         print(table(rows))
 
 

@@ -5,6 +5,7 @@
 #include "process.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 /* Of another process's context there are 5.6 MiB in no figure (measured on an H100, driver 580). */
 #define OTHERS_CONTEXT ((uint64_t)5 << 20)
@@ -12,6 +13,10 @@
 /* Up to so much that can't be explained, frees are settled together by the next look, which costs them nothing. With more
  * (managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
 #define CALM ((uint64_t)16 << 20)
+
+/* Looks in a row for one credit, and in each up to so many readings of the used memory. */
+#define SAMPLES 16
+#define TIMES 4
 
 #define PIDS (PROCESSES + PIDS_MOST)
 
@@ -53,11 +58,21 @@ uint64_t doubt_bytes(unsigned gpu) {
 
 /* The device's used memory falls by what is really gone. Another process of this container that gives back what it held
  * in doubt at this moment only changes which of it is in doubt; a neighbour's allocation leaves some in doubt that isn't. */
-bool doubt_free(int fd, struct free_call *call) {
-    uint64_t before[ACCOUNT_GPUS] = {0};
-    memset(proven, 0, sizeof proven);
+bool doubt_needs_proof(void) {
     for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
         if (!calm[gpu])
+            return true;
+    return false;
+}
+
+/* Of memory alone: with another object more can go than was charged, a context's part for one, and then the fall is no
+ * proof. */
+bool doubt_free(int fd, struct free_call *call) {
+    uint64_t before[ACCOUNT_GPUS] = {0};
+    bool alone = holdings_is_memory(call->root, call->handle);
+    memset(proven, 0, sizeof proven);
+    for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
+        if (alone && !calm[gpu])
             (void)driver_used(gpu, &before[gpu]);
     if (!driver_call(fd, CALL_FREE, call))
         return false;
@@ -126,24 +141,51 @@ static bool look_at_holders(unsigned gpu) {
     return true;
 }
 
-static bool look(unsigned gpu) {
-    uint64_t used = 0, figures = 0, others = 0;
-    if (!find_holders(gpu) || !look_at_holders(gpu) || !driver_used(gpu, &used) || !look_at_holders(gpu))
+/* What of the used memory is in no figure, as one look has it. */
+static bool look(unsigned gpu, uint64_t *hidden, uint64_t *others) {
+    uint64_t used = 0, again = 0, figures = 0;
+    uint8_t times = 0;
+    (void)getrandom(&times, sizeof times, GRND_NONBLOCK);
+    if (!find_holders(gpu) || !look_at_holders(gpu))
         return false;
+    for (unsigned left = 1 + times % TIMES; left > 0; left--) {
+        if (!driver_used(gpu, &again))
+            return false;
+        used = used > again ? used : again;
+    }
+    if (!look_at_holders(gpu))
+        return false;
+    *others = 0;
     for (size_t i = 0; i < holder_count; i++) {
         figures += holders[i].bytes;
-        others += holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0;
+        *others += holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0;
     }
-    found[gpu].hidden = less(used, figures);
+    *hidden = less(used, figures);
+    return true;
+}
+
+/* A neighbour who has memory at both ends of a look and none in between hides as much. So what would be credited is looked
+ * at often, and by no rhythm that he could keep. */
+static bool look_often(unsigned gpu) {
+    uint64_t hidden = 0, others = 0;
+    if (!look(gpu, &found[gpu].hidden, &found[gpu].others))
+        return false;
+    for (unsigned i = 1; i < SAMPLES && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
+        if (!look(gpu, &hidden, &others))
+            return false;
+        if (hidden > found[gpu].hidden) {
+            found[gpu].hidden = hidden;
+            found[gpu].others = others;
+        }
+    }
     found[gpu].own = contexts(gpu);
     found[gpu].managed = managed(gpu);
-    found[gpu].others = others;
     return true;
 }
 
 bool doubt_settle(unsigned gpu) {
     uint64_t before = doubt_bytes(gpu);
-    if (!look(gpu))
+    if (!look_often(gpu))
         return false;
     calm[gpu] = less(found[gpu].hidden, found[gpu].own + found[gpu].others) < CALM;
     kept[gpu] = smaller(kept[gpu] + fresh[gpu], found[gpu].hidden);

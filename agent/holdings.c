@@ -287,6 +287,23 @@ void client_remove(struct client *client) {
         clients_end--;
 }
 
+bool holdings_is_memory(uint32_t root, uint32_t handle) {
+    const struct object *object = find(root, handle);
+    return object && object->kind == OBJECT_MEMORY;
+}
+
+void holdings_free_memory(struct client *client, int file, uint32_t above) {
+    bool all = above == client->root;
+    for (size_t i = 0; doubt_needs_proof() && (all || may_be_parent(client, above)) && i < places; i++) {
+        struct object *object = &objects[i];
+        if (object->kind != OBJECT_MEMORY || object->root != client->root || (!all && object->parent != above))
+            continue;
+        struct free_call call = {.root = client->root, .parent = object->parent, .handle = object->handle};
+        if (doubt_free(file, &call) && call.status == STATUS_OK)
+            drop(client, object);
+    }
+}
+
 bool holdings_know(const struct client *client, uint32_t handle) {
     return find(client->root, handle) != NULL;
 }
@@ -331,6 +348,7 @@ static bool still_open(struct client *client) {
 
 static void free_client(struct client *client) {
     struct free_call call = {.root = client->root, .handle = client->root};
+    holdings_free_memory(client, client->file, client->root);
     (void)doubt_free(client->file, &call);
     client_remove(client);
 }

@@ -76,6 +76,9 @@ void object_free(const struct held *held) {
         return;
     }
     pid_t pid = held->process->pid;
+    struct client *owner = held_client(held, call.root);
+    if (owner)
+        holdings_free_memory(owner, held->file, call.handle);
     if (!doubt_free(held->file, &call)) {
         (void)held_answer(held, errno);
         return;

@@ -46,6 +46,16 @@ def test_contexts_that_nobody_made_credit_nothing_for_good(container: Container,
         program.communicate()
 
 
+@pytest.mark.parametrize("mib", [2, 8])
+def test_what_a_context_gives_back_is_no_proof(container: Container, host: SimHost, mib: int) -> None:
+    """It comes back with the free that leaves memory without a handle."""
+    with watched(host) as watch:
+        program = container.start("-w", "clienthold", str(mib), str(2048 // mib))
+        assert "clients" in line(program)
+        assert watch.most <= SHARE
+        program.communicate()
+
+
 def test_a_neighbours_processes_credit_nothing_for_good(
     container_with: Callable[..., Container], host: SimHost
 ) -> None:

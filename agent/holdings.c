@@ -1,6 +1,7 @@
 #include "holdings.h"
 #include "cleanup.h"
 #include "doubt.h"
+#include "watchdog.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -319,7 +320,7 @@ static unsigned to_look_at;
 
 /* Whether the process still has the file open, under whatever number. Yes as well where that can't be told now, and where
  * no descriptor is to be seen: those of a process whose first thread has ended aren't. */
-static bool still_open(struct client *client) {
+static bool has_file(struct client *client) {
     pid_t self = getpid(), pid = client->process->pid;
     long same = syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, client->remote);
     if (same == 0 || (same < 0 && errno != EBADF))
@@ -344,6 +345,14 @@ static bool still_open(struct client *client) {
         return true;
     }
     return !any;
+}
+
+/* In the middle of an exec, while that closes files, nobody may look at a process. */
+static bool still_open(struct client *client) {
+    watchdog_enter(client->process);
+    bool open = has_file(client);
+    watchdog_leave();
+    return open;
 }
 
 static void free_client(struct client *client) {

@@ -3,12 +3,15 @@
 #include "mappings.h"
 #include "node.h"
 #include "process.h"
+#include "watchdog.h"
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* What is read in one call, so that a container with millions of mappings can't keep its agent from answering: some
@@ -59,17 +62,23 @@ static bool parse(const char *line, struct mapping *mapping) {
 /* Whether a mapping is counted as managed memory. The driver takes mappings of nvidia-uvm whose offset in the file is
  * their address, and no others (NVIDIA's open modules, uvm_mmap), so the few that look so are all that has to be looked at,
  * and no honest program has any of another file. The file is told by its node: its name, and the number of its inode in
- * the container, are the container's choice. What can't be told, since another thread has changed it meanwhile, counts.
- * Permissions say nothing: the driver wants them all when the mapping is made, and whoever takes them away later keeps the
- * memory. */
+ * the container, are the container's choice. Its file system isn't asked, which may not answer. What can't be told, since
+ * another thread has changed it meanwhile, counts. Permissions say nothing: the driver wants them all when the mapping is
+ * made, and whoever takes them away later keeps the memory. */
 static bool is_managed(const struct mapping *mapping) {
     char path[80];
-    struct stat file;
+    struct statx facts;
     if (!mapping->inode || mapping->offset != mapping->start)
         return false;
     (void)snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", (int)current.thread,
                    (unsigned long long)mapping->start, (unsigned long long)mapping->end);
-    return !uvm.found || stat(path, &file) < 0 || is_node(&file, &uvm.facts);
+    if (!uvm.found || statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &facts) < 0)
+        return true;
+    struct stat file = {.st_mode = facts.stx_mode,
+                        .st_ino = facts.stx_ino,
+                        .st_dev = makedev(facts.stx_dev_major, facts.stx_dev_minor),
+                        .st_rdev = makedev(facts.stx_rdev_major, facts.stx_rdev_minor)};
+    return is_node(&file, &uvm.facts);
 }
 
 static void count_lines(char *text) {
@@ -120,7 +129,10 @@ static bool look_at(struct process *process, size_t *left) {
         begin(process);
     if (current.maps < 0)
         return true; /* it keeps the figure that it had */
-    if (!read_on(left))
+    watchdog_enter(process); /* what changes its mappings meanwhile can last */
+    bool whole = read_on(left);
+    watchdog_leave();
+    if (!whole)
         return false;
     process->mapped = current.bytes;
     end();

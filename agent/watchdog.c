@@ -16,6 +16,7 @@
 static const struct process *_Atomic waited_for;
 static _Atomic uint64_t waits;  /* so far: the same one at two ticks has lasted that long */
 static _Atomic uint32_t awake; /* a thread that sleeps in the kernel is woken through it */
+static pthread_mutex_t acting = PTHREAD_MUTEX_INITIALIZER; /* who was waited for isn't forgotten meanwhile */
 
 void watchdog_enter(const struct process *process) {
     atomic_store(&waited_for, process);
@@ -27,7 +28,9 @@ void watchdog_enter(const struct process *process) {
 }
 
 void watchdog_leave(void) {
+    (void)pthread_mutex_lock(&acting);
     atomic_store_explicit(&waited_for, NULL, memory_order_release);
+    (void)pthread_mutex_unlock(&acting);
 }
 
 /* Without CPU time while nobody asks for anything. */
@@ -62,9 +65,9 @@ static bool is_repeated(void) {
     return since < REPEATED;
 }
 
-/* The table holds still: whoever changes it waits. First goes the one whose page it is, with which a userfaultfd of its own
- * closes. Another process can hold that, or serve the file system: then what each of them may have taken around us comes
- * back with them, and at last the agent ends, without which nobody gets more. */
+/* The table holds still: whoever changes it waits, at last for us. First goes the one whose page it is, with which a
+ * userfaultfd of its own closes. Another process can hold that, or serve the file system: then what each of them may have
+ * taken around us comes back with them, and at last the agent ends, without which nobody gets more. */
 static void act(const struct process *process, unsigned ticks) {
     if (ticks == PATIENCE && !is_repeated()) {
         journal("process %d was ended: its memory kept the agent waiting for %d ms", (int)process->pid,
@@ -87,12 +90,14 @@ _Noreturn static void *watch(void *unused) {
     uint64_t seen = 0;
     for (unsigned ticks = 0;;) {
         (void)nanosleep(&tick, NULL);
+        (void)pthread_mutex_lock(&acting);
         const struct process *process = atomic_load(&waited_for);
         uint64_t now = atomic_load(&waits);
         ticks = process && now == seen ? ticks + 1 : 0;
         if (ticks)
             act(process, ticks);
-        else if (!process && now == seen)
+        (void)pthread_mutex_unlock(&acting);
+        if (!process && now == seen)
             sleep_until_entered(now);
         seen = now;
     }

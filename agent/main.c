@@ -62,6 +62,8 @@ static void forget(nfds_t at) {
 static bool serve_connection(nfds_t at) {
     int listener = -1;
     bool open = handover_receive(watched[at].fd, &listener);
+    if (listener >= 0)
+        container_find();
     watch(listener, false);
     return open;
 }

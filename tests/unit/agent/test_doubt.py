@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simgpu.host import SimHost
-from tests.unit.agent.bounded import MIB, SHARE, Container, wait_for
+from tests.unit.agent.bounded import SHARE, Container, wait_for
 from tests.unit.agent.test_attacks import line
 from tests.unit.agent.test_managed import rooted, used
 from tests.unit.agent.test_rules import watched

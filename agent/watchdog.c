@@ -84,17 +84,34 @@ static void act(const struct process *process, unsigned ticks) {
     }
 }
 
+/* Who uses a processor isn't stuck: its address space stays locked while a process of 384 GiB forks (3.4 s of one processor)
+ * or pins memory. Another thread can burn time as well, so that isn't waited for without end. */
+#define BUSY_MS 60
+#define BUSY_PATIENCE 40
+
+static bool is_busy(const struct process *process) {
+    static int64_t before;
+    struct timespec used = {0};
+    (void)clock_gettime((clockid_t)(~(uint32_t)process->pid << 3 | 2), &used); /* its CPU time: clock_getcpuclockid(3) */
+    int64_t now = (int64_t)used.tv_sec * 1000 + used.tv_nsec / 1000000, more = now - before;
+    before = now;
+    return more >= BUSY_MS;
+}
+
 _Noreturn static void *watch(void *unused) {
     (void)unused;
     const struct timespec tick = {.tv_nsec = TICK_MS * 1000000l};
     uint64_t seen = 0;
-    for (unsigned ticks = 0;;) {
+    for (unsigned ticks = 0, waited = 0;;) {
         (void)nanosleep(&tick, NULL);
         (void)pthread_mutex_lock(&acting);
         const struct process *process = atomic_load(&waited_for);
         uint64_t now = atomic_load(&waits);
-        ticks = process && now == seen ? ticks + 1 : 0;
-        if (ticks)
+        bool same = process && now == seen;
+        waited = same ? waited + 1 : 0;
+        bool counts = same && !(is_busy(process) && waited < BUSY_PATIENCE);
+        ticks = same ? ticks + counts : 0;
+        if (counts)
             act(process, ticks);
         (void)pthread_mutex_unlock(&acting);
         if (!process && now == seen)

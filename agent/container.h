@@ -8,7 +8,8 @@
 /* Where the state directory is, in which the file `pid` names it. */
 void container_set_folder(int folder);
 
-/* Takes hold of it, while a call of the container's is held: it is alive then. */
+/* Takes hold of it, as soon as its runtime hands the listener over: it waits for that, and runs nothing of its own before.
+ * Later its pid may be another's. Also while a call is held, for who hands it over otherwise. */
 void container_find(void);
 
 /* Kills it, and with it the container. */

@@ -5,34 +5,74 @@
 #include "process.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 /* Of another process's context there are 5.6 MiB in no figure (measured on an H100, driver 580). */
 #define OTHERS_CONTEXT ((uint64_t)5 << 20)
 
 /* Up to so much that can't be explained, frees are settled together by the next look, which costs them nothing. With more
- * (a neighbour's managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
+ * (managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
 #define CALM ((uint64_t)16 << 20)
+
+/* Looks in a row for one credit, and in each up to so many readings of the used memory. */
+#define SAMPLES 16
+#define TIMES 4
 
 #define PIDS (PROCESSES + PIDS_MOST)
 
-static uint64_t doubted[ACCOUNT_GPUS], left[ACCOUNT_GPUS], proven[ACCOUNT_GPUS];
+/* FRESH: freed since the latest look. KEPT: of what was freed before, as much as the device had room for at every look.
+ * Contexts and managed memory explain some of that, but they may have been charged without being there, and that charge
+ * ends whenever the container likes. So what they explain is left out of the charge only while they are charged. */
+static uint64_t fresh[ACCOUNT_GPUS], kept[ACCOUNT_GPUS], proven[ACCOUNT_GPUS];
 static bool calm[ACCOUNT_GPUS];
 
-uint64_t doubt_bytes(unsigned gpu) {
-    return doubted[gpu];
+/* What the latest look found: bytes in use that are in no process's figure, and what explains them. */
+static struct {
+    uint64_t hidden, own, managed, others;
+} found[ACCOUNT_GPUS];
+
+static uint64_t less(uint64_t from, uint64_t bytes) {
+    return from > bytes ? from - bytes : 0;
+}
+
+static uint64_t smaller(uint64_t one, uint64_t other) {
+    return one < other ? one : other;
+}
+
+static uint64_t contexts(unsigned gpu) {
+    return holdings_used(gpu) - holdings_memory(gpu);
+}
+
+static uint64_t managed(unsigned gpu) {
+    return managed_in_account(gpu) + managed_beyond();
 }
 
 uint64_t doubt_left(unsigned gpu) {
-    return left[gpu];
+    uint64_t own = smaller(found[gpu].own, contexts(gpu)) + smaller(found[gpu].managed, managed(gpu));
+    return smaller(kept[gpu], less(found[gpu].hidden, own + found[gpu].others));
+}
+
+uint64_t doubt_bytes(unsigned gpu) {
+    return fresh[gpu] + doubt_left(gpu);
 }
 
 /* The device's used memory falls by what is really gone. Another process of this container that gives back what it held
  * in doubt at this moment only changes which of it is in doubt; a neighbour's allocation leaves some in doubt that isn't. */
-bool doubt_free(int fd, struct free_call *call) {
-    uint64_t before[ACCOUNT_GPUS] = {0};
-    memset(proven, 0, sizeof proven);
+bool doubt_needs_proof(void) {
     for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
         if (!calm[gpu])
+            return true;
+    return false;
+}
+
+/* Of memory alone: with another object more can go than was charged, a context's part for one, and then the fall is no
+ * proof. */
+bool doubt_free(int fd, struct free_call *call) {
+    uint64_t before[ACCOUNT_GPUS] = {0};
+    bool alone = holdings_is_memory(call->root, call->handle);
+    memset(proven, 0, sizeof proven);
+    for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
+        if (alone && !calm[gpu])
             (void)driver_used(gpu, &before[gpu]);
     if (!driver_call(fd, CALL_FREE, call))
         return false;
@@ -45,9 +85,9 @@ bool doubt_free(int fd, struct free_call *call) {
 }
 
 void doubt_add(unsigned gpu, uint64_t bytes) {
-    uint64_t known = proven[gpu] < bytes ? proven[gpu] : bytes;
+    uint64_t known = smaller(proven[gpu], bytes);
     proven[gpu] -= known;
-    doubted[gpu] += bytes - known;
+    fresh[gpu] += bytes - known;
 }
 
 /* ---- what the device says ------------------------------------------------------------------------------------ */
@@ -101,25 +141,54 @@ static bool look_at_holders(unsigned gpu) {
     return true;
 }
 
-/* Bytes in use of which no figure tells. */
-static bool unexplained(unsigned gpu, uint64_t *bytes) {
-    uint64_t used = 0;
-    if (!find_holders(gpu) || !look_at_holders(gpu) || !driver_used(gpu, &used) || !look_at_holders(gpu))
+/* What of the used memory is in no figure, as one look has it. */
+static bool look(unsigned gpu, uint64_t *hidden, uint64_t *others) {
+    uint64_t used = 0, again = 0, figures = 0;
+    uint8_t times = 0;
+    (void)getrandom(&times, sizeof times, GRND_NONBLOCK);
+    if (!find_holders(gpu) || !look_at_holders(gpu))
         return false;
-    uint64_t known = holdings_used(gpu) - holdings_memory(gpu) + managed_in_account(gpu) + managed_beyond();
-    for (size_t i = 0; i < holder_count; i++)
-        known += holders[i].bytes + (holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0);
-    *bytes = used > known ? used - known : 0;
+    for (unsigned left = 1 + times % TIMES; left > 0; left--) {
+        if (!driver_used(gpu, &again))
+            return false;
+        used = used > again ? used : again;
+    }
+    if (!look_at_holders(gpu))
+        return false;
+    *others = 0;
+    for (size_t i = 0; i < holder_count; i++) {
+        figures += holders[i].bytes;
+        *others += holders[i].bytes && !holders[i].own ? OTHERS_CONTEXT : 0;
+    }
+    *hidden = less(used, figures);
+    return true;
+}
+
+/* A neighbour who has memory at both ends of a look and none in between hides as much. So what would be credited is looked
+ * at often, and by no rhythm that he could keep. */
+static bool look_often(unsigned gpu) {
+    uint64_t hidden = 0, others = 0;
+    if (!look(gpu, &found[gpu].hidden, &found[gpu].others))
+        return false;
+    for (unsigned i = 1; i < SAMPLES && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
+        if (!look(gpu, &hidden, &others))
+            return false;
+        if (hidden > found[gpu].hidden) {
+            found[gpu].hidden = hidden;
+            found[gpu].others = others;
+        }
+    }
+    found[gpu].own = contexts(gpu);
+    found[gpu].managed = managed(gpu);
     return true;
 }
 
 bool doubt_settle(unsigned gpu) {
-    uint64_t most = 0, before = doubted[gpu];
-    if (!unexplained(gpu, &most))
+    uint64_t before = doubt_bytes(gpu);
+    if (!look_often(gpu))
         return false;
-    calm[gpu] = most < CALM;
-    if (doubted[gpu] > most)
-        doubted[gpu] = most;
-    left[gpu] = doubted[gpu];
-    return doubted[gpu] < before;
+    calm[gpu] = less(found[gpu].hidden, found[gpu].own + found[gpu].others) < CALM;
+    kept[gpu] = smaller(kept[gpu] + fresh[gpu], found[gpu].hidden);
+    fresh[gpu] = 0;
+    return doubt_bytes(gpu) < before;
 }

@@ -14,6 +14,9 @@
  * from both sides. */
 bool doubt_free(int fd, struct free_call *call);
 
+/* Whether it would look: then memory is freed before what it lies below. */
+bool doubt_needs_proof(void);
+
 /* The last reference to BYTES on GPU was freed, by the latest doubt_free(). */
 void doubt_add(unsigned gpu, uint64_t bytes);
 

@@ -1,6 +1,7 @@
 #include "holdings.h"
 #include "cleanup.h"
 #include "doubt.h"
+#include "watchdog.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -288,6 +289,23 @@ void client_remove(struct client *client) {
         clients_end--;
 }
 
+bool holdings_is_memory(uint32_t root, uint32_t handle) {
+    const struct object *object = find(root, handle);
+    return object && object->kind == OBJECT_MEMORY;
+}
+
+void holdings_free_memory(struct client *client, int file, uint32_t above) {
+    bool all = above == client->root;
+    for (size_t i = 0; doubt_needs_proof() && (all || may_be_parent(client, above)) && i < places; i++) {
+        struct object *object = &objects[i];
+        if (object->kind != OBJECT_MEMORY || object->root != client->root || (!all && object->parent != above))
+            continue;
+        struct free_call call = {.root = client->root, .parent = object->parent, .handle = object->handle};
+        if (doubt_free(file, &call) && call.status == STATUS_OK)
+            drop(client, object);
+    }
+}
+
 bool holdings_know(const struct client *client, uint32_t handle) {
     return find(client->root, handle) != NULL;
 }
@@ -308,7 +326,7 @@ static unsigned to_look_at;
 
 /* Whether the process still has the file open, under whatever number. Yes as well where that can't be told now, and where
  * no descriptor is to be seen: those of a process whose first thread has ended aren't. */
-static bool still_open(struct client *client) {
+static bool has_file(struct client *client) {
     pid_t self = getpid(), pid = client->process->pid;
     long same = syscall(SYS_kcmp, self, pid, KCMP_FILE, client->file, client->remote);
     if (same == 0 || (same < 0 && errno != EBADF))
@@ -335,8 +353,17 @@ static bool still_open(struct client *client) {
     return !any;
 }
 
+/* In the middle of an exec, while that closes files, nobody may look at a process. */
+static bool still_open(struct client *client) {
+    watchdog_enter(client->process);
+    bool open = has_file(client);
+    watchdog_leave();
+    return open;
+}
+
 static void free_client(struct client *client) {
     struct free_call call = {.root = client->root, .handle = client->root};
+    holdings_free_memory(client, client->file, client->root);
     (void)doubt_free(client->file, &call);
     client_remove(client);
 }

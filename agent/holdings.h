@@ -58,6 +58,13 @@ void client_remove(struct client *client);
 /* Whether HANDLE is a group of channels, of either kind. */
 bool holdings_is_group(const struct client *client, uint32_t handle);
 
+/* Frees the memory of CLIENT that goes with the object ABOVE through FILE, one after the other, where it matters what each
+ * gives back. */
+void holdings_free_memory(struct client *client, int file, uint32_t above);
+
+/* Whether the object HANDLE of the client ROOT is memory that is charged. */
+bool holdings_is_memory(uint32_t root, uint32_t handle);
+
 /* Whether CLIENT has an object HANDLE. */
 bool holdings_know(const struct client *client, uint32_t handle);
 

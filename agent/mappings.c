@@ -7,6 +7,7 @@
 #include "maps.h"
 #include "members.h"
 #include "process.h"
+#include "watchdog.h"
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
@@ -135,7 +136,10 @@ static bool can_compare(void) {
 static void enter(const struct look *look) {
     const struct process *process = &look->process;
     seen[(size_t)process->pid % SEEN].pid = 0; /* it stays due */
-    cleanup_close int certain = is_counted(process->thread) ? -1 : members_open(process->pid);
+    watchdog_enter(process); /* in the middle of an exec nobody may compare it */
+    bool counted = is_counted(process->thread);
+    watchdog_leave();
+    cleanup_close int certain = counted ? -1 : members_open(process->pid);
     if (certain < 0)
         return;
     struct process *entry = process_of(process->thread);

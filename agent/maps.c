@@ -2,11 +2,14 @@
  * their ends, which are not read. */
 #include "maps.h"
 #include "node.h"
+#include "watchdog.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* Of one process: no address space is larger, and no sum of all overflows. */
@@ -45,17 +48,23 @@ static bool parse(const char *line, struct mapping *mapping) {
 /* Whether a mapping is counted as managed memory. The driver takes mappings of nvidia-uvm whose offset in the file is
  * their address, and no others (NVIDIA's open modules, uvm_mmap), so the few that look so are all that has to be looked at,
  * and no honest program has any of another file. The file is told by its node: its name, and the number of its inode in
- * the container, are the container's choice. What can't be told, since another thread has changed it meanwhile, counts.
- * Permissions say nothing: the driver wants them all when the mapping is made, and whoever takes them away later keeps the
- * memory. A forked child gets no copy (VM_DONTCOPY in uvm_mmap, from 530 on). */
+ * the container, are the container's choice. Its file system isn't asked, which may not answer. What can't be told, since
+ * another thread has changed it meanwhile, counts. Permissions say nothing: the driver wants them all when the mapping is
+ * made, and whoever takes them away later keeps the memory. A forked child gets no copy (VM_DONTCOPY in uvm_mmap, from 530 on). */
 static bool is_managed(const struct look *look, const struct mapping *mapping) {
     char path[80];
-    struct stat file;
+    struct statx facts;
     if (!mapping->inode || mapping->offset != mapping->start)
         return false;
     (void)snprintf(path, sizeof path, "/proc/%d/map_files/%llx-%llx", (int)look->process.thread,
                    (unsigned long long)mapping->start, (unsigned long long)mapping->end);
-    return !uvm.found || stat(path, &file) < 0 || is_node(&file, &uvm.facts);
+    if (!uvm.found || statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &facts) < 0)
+        return true;
+    struct stat file = {.st_mode = facts.stx_mode,
+                        .st_ino = facts.stx_ino,
+                        .st_dev = makedev(facts.stx_dev_major, facts.stx_dev_minor),
+                        .st_rdev = makedev(facts.stx_rdev_major, facts.stx_rdev_minor)};
+    return is_node(&file, &uvm.facts);
 }
 
 static void count_lines(struct look *look, char *text) {
@@ -67,7 +76,7 @@ static void count_lines(struct look *look, char *text) {
 }
 
 /* The kernel gives whole lines at a time, and goes on behind the last one it gave, whatever has changed before it. */
-bool maps_read(struct look *look, size_t *left) {
+static bool read_on(struct look *look, size_t *left) {
     static char text[65536];
     while (*left > 0) {
         ssize_t length = read(look->maps, text, sizeof text - 1);
@@ -78,6 +87,13 @@ bool maps_read(struct look *look, size_t *left) {
         *left -= (size_t)length < *left ? (size_t)length : *left;
     }
     return false;
+}
+
+bool maps_read(struct look *look, size_t *left) {
+    watchdog_enter(&look->process); /* what changes its mappings meanwhile can last */
+    bool whole = read_on(look, left);
+    watchdog_leave();
+    return whole;
 }
 
 bool maps_begin(struct look *look, const struct process *process) {

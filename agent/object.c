@@ -82,6 +82,9 @@ void object_channel(const struct held *held, struct alloc *call) {
 
 void object_free(const struct held *held, struct free_call *call, void *message, size_t size, uint32_t *status) {
     pid_t pid = held->process->pid;
+    struct client *owner = held_client(held, call->root);
+    if (owner)
+        holdings_free_memory(owner, held->file, call->handle);
     if (!doubt_free(held->file, call)) {
         (void)held_answer(held, errno);
         return;

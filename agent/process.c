@@ -210,7 +210,7 @@ static int open_maps(pid_t pid, pid_t thread) {
     return maps >= 0 && pread(maps, &first, 1, 0) == 1 ? take_fd(&maps) : -1;
 }
 
-int process_maps(const struct process *process, pid_t *thread) {
+static int find_maps(const struct process *process, pid_t *thread) {
     char path[32];
     (void)snprintf(path, sizeof path, "/proc/%d/task", (int)process->pid);
     cleanup_closedir DIR *threads = opendir(path);
@@ -221,6 +221,13 @@ int process_maps(const struct process *process, pid_t *thread) {
             maps = open_maps(process->pid, *thread);
     }
     return process_lives(process) ? take_fd(&maps) : -1; /* then the pid was its own until now */
+}
+
+int process_maps(const struct process *process, pid_t *thread) {
+    watchdog_enter(process);
+    int maps = find_maps(process, thread);
+    watchdog_leave();
+    return maps;
 }
 
 int process_descriptor(const struct process *process, int fd) {

@@ -16,6 +16,7 @@
 static const struct process *_Atomic waited_for;
 static _Atomic uint64_t waits;  /* so far: the same one at two ticks has lasted that long */
 static _Atomic uint32_t awake; /* a thread that sleeps in the kernel is woken through it */
+static pthread_mutex_t acting = PTHREAD_MUTEX_INITIALIZER; /* who was waited for isn't forgotten meanwhile */
 
 void watchdog_enter(const struct process *process) {
     atomic_store(&waited_for, process);
@@ -27,7 +28,9 @@ void watchdog_enter(const struct process *process) {
 }
 
 void watchdog_leave(void) {
+    (void)pthread_mutex_lock(&acting);
     atomic_store_explicit(&waited_for, NULL, memory_order_release);
+    (void)pthread_mutex_unlock(&acting);
 }
 
 /* Without CPU time while nobody asks for anything. */
@@ -62,9 +65,9 @@ static bool is_repeated(void) {
     return since < REPEATED;
 }
 
-/* The table holds still: whoever changes it waits. First goes the one whose page it is, with which a userfaultfd of its own
- * closes. Another process can hold that, or serve the file system: then what each of them may have taken around us comes
- * back with them, and at last the agent ends, without which nobody gets more. */
+/* The table holds still: whoever changes it waits, at last for us. First goes the one whose page it is, with which a
+ * userfaultfd of its own closes. Another process can hold that, or serve the file system: then what each of them may have
+ * taken around us comes back with them, and at last the agent ends, without which nobody gets more. */
 static void act(const struct process *process, unsigned ticks) {
     if (ticks == PATIENCE && !is_repeated()) {
         journal("process %d was ended: its memory kept the agent waiting for %d ms", (int)process->pid,
@@ -81,18 +84,37 @@ static void act(const struct process *process, unsigned ticks) {
     }
 }
 
+/* Who uses a processor isn't stuck: its address space stays locked while a process of 384 GiB forks (3.4 s of one processor)
+ * or pins memory. Another thread can burn time as well, so that isn't waited for without end. */
+#define BUSY_MS 60
+#define BUSY_PATIENCE 40
+
+static bool is_busy(const struct process *process) {
+    static int64_t before;
+    struct timespec used = {0};
+    (void)clock_gettime((clockid_t)(~(uint32_t)process->pid << 3 | 2), &used); /* its CPU time: clock_getcpuclockid(3) */
+    int64_t now = (int64_t)used.tv_sec * 1000 + used.tv_nsec / 1000000, more = now - before;
+    before = now;
+    return more >= BUSY_MS;
+}
+
 _Noreturn static void *watch(void *unused) {
     (void)unused;
     const struct timespec tick = {.tv_nsec = TICK_MS * 1000000l};
     uint64_t seen = 0;
-    for (unsigned ticks = 0;;) {
+    for (unsigned ticks = 0, waited = 0;;) {
         (void)nanosleep(&tick, NULL);
+        (void)pthread_mutex_lock(&acting);
         const struct process *process = atomic_load(&waited_for);
         uint64_t now = atomic_load(&waits);
-        ticks = process && now == seen ? ticks + 1 : 0;
-        if (ticks)
+        bool same = process && now == seen;
+        waited = same ? waited + 1 : 0;
+        bool counts = same && !(is_busy(process) && waited < BUSY_PATIENCE);
+        ticks = same ? ticks + counts : 0;
+        if (counts)
             act(process, ticks);
-        else if (!process && now == seen)
+        (void)pthread_mutex_unlock(&acting);
+        if (!process && now == seen)
             sleep_until_entered(now);
         seen = now;
     }

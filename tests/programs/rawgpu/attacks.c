@@ -196,6 +196,22 @@ static void blockfile(char **arguments)
     ask_from(&gpu, page);
 }
 
+/* An exec that closes a file of such a file system on its way, and isn't done until that has answered. */
+static void blockexec(char **arguments)
+{
+    struct gpu gpu = open_gpu();
+    int file = open(arguments[0], O_RDONLY | O_CLOEXEC);
+    uint64_t size = 2 * MIB;
+    uint32_t handle;
+    if (file < 0 || refused(alloc_memory(&gpu, &size, &handle)))
+        die("a file and memory");
+    printf("ready\n");
+    fflush(stdout);
+    wait_for_input();
+    execl("/proc/self/exe", "rawgpu", "idle", NULL);
+    die("exec");
+}
+
 const struct subcommand attack_commands[] = {
     {"swapclass", "SECONDS MIB", 2, swapclass},
     {"swapsize", "SECONDS MIB", 2, swapsize},
@@ -204,5 +220,6 @@ const struct subcommand attack_commands[] = {
     {"wrongfd", "", 0, wrongfd},
     {"blockpage", "user|own|shared", 1, blockpage},
     {"blockfile", "PATH", 1, blockfile},
+    {"blockexec", "PATH", 1, blockexec},
     {0},
 };

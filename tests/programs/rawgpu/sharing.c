@@ -193,6 +193,32 @@ static void exporthold(char **arguments)
     (void)hold_without_handles(keep_by_export, number(arguments[0]) * MIB);
 }
 
+/* As uvmhold, each with a client of its own, which ends with a context: what that took is given back at the same moment. */
+static void clienthold(char **arguments)
+{
+    uint64_t size = number(arguments[0]) * MIB, most = number(arguments[1]), count = 0;
+    struct result result = {0};
+    for (; count < most && !refused(result); count++) {
+        struct gpu gpu = open_gpu();
+        struct context context;
+        uint64_t given = size;
+        uint32_t handle;
+        result = alloc_memory(&gpu, &given, &handle);
+        if (!refused(result))
+            result = keep_by_mapping(&gpu, handle, count);
+        if (!refused(result)) {
+            (void)make_group(&gpu, &context);
+            (void)make_share(&gpu, &context);
+        }
+        (void)free_object(&gpu, gpu.client);
+        close(gpu.node);
+        close(gpu.fd);
+    }
+    printf("%llu clients, ", (unsigned long long)count);
+    print_result(result);
+    fflush(stdout);
+}
+
 /* As uvmhold; then the mappings go. */
 static void uvmrelease(char **arguments)
 {
@@ -214,6 +240,7 @@ const struct subcommand sharing_commands[] = {
     {"duphold", "MIB", 1, duphold},
     {"uvmhold", "MIB", 1, uvmhold},
     {"exporthold", "MIB", 1, exporthold},
+    {"clienthold", "MIB N", 2, clienthold},
     {"uvmrelease", "MIB", 1, uvmrelease},
     {0},
 };

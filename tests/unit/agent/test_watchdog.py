@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def silent(tmp_path: Path) -> Iterator[Path]:
 def test_a_file_that_never_comes(container: Container, silent: Path) -> None:
     """No end of a process ends that wait: the container goes without its agent."""
     assert ended_by_the_agent(container.start("blockfile", str(silent)))
+    assert container.agent and container.agent.wait(SECONDS) == 1
+    assert container.log().count("\n") == 3
+    container.is_bereft = True
+
+
+def stop_answers(silent: Path) -> None:
+    """From now on that file system says nothing at all, and what the kernel knew of the file it has forgotten."""
+    subprocess.run(["/bin/sh", "-c", 'exec cat "$1" > /dev/null 2>&1 &', "sh", silent], check=True)
+    time.sleep(1.5)  # a file's attributes are good for a second
+
+
+def test_a_mapping_of_a_file_of_which_nothing_is_said(container: Container, silent: Path) -> None:
+    """It looks like managed memory, so the agent finds out which file it is."""
+    program = container.start("decoy", str(silent), "64")
+    assert program.stdout and program.stdout.readline() == "ready\n"
+    stop_answers(silent)
+    for _ in range(3):
+        assert container.run("fill", "64", seconds=SECONDS) == FILLED
+        time.sleep(1)
+    assert program.poll() is None
+    assert container.log() == ""
+
+
+def test_an_exec_that_isnt_done(container: Container, silent: Path) -> None:
+    """Nobody may look at a process while that closes its files."""
+    program = container.start("blockexec", str(silent))
+    assert program.stdout and program.stdout.readline() == "ready\n" and program.stdin
+    stop_answers(silent)
+    program.stdin.close()
     assert container.agent and container.agent.wait(SECONDS) == 1
     assert container.log().count("\n") == 3
     container.is_bereft = True

@@ -1,7 +1,7 @@
 #include "doubt.h"
+#include "clock.h"
 #include "driver.h"
 #include "holdings.h"
-#include "managed.h"
 #include "process.h"
 
 #include <string.h>
@@ -14,21 +14,25 @@
  * (managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
 #define CALM ((uint64_t)16 << 20)
 
-/* Looks in a row for one credit, and in each up to so many readings of the used memory. */
+/* In so short a look no neighbour can have given back memory and taken as much again: these two calls take 60 µs together
+ * (measured on an H100, where a look takes 25). Otherwise so many looks in a row are for one credit, each with up to so many
+ * readings of the used memory: no rhythm that he could keep. */
+#define QUICK_NS 50000
 #define SAMPLES 16
 #define TIMES 4
 
 #define PIDS (PROCESSES + PIDS_MOST)
 
 /* FRESH: freed since the latest look. KEPT: of what was freed before, as much as the device had room for at every look.
- * Contexts and managed memory explain some of that, but they may have been charged without being there, and that charge
- * ends whenever the container likes. So what they explain is left out of the charge only while they are charged. */
+ * Contexts explain some of that, but they may have been charged without being there, and that charge ends whenever the
+ * container likes. So what they explain is left out of the charge only while they are charged. Managed memory explains
+ * nothing: it comes to the device long after it was charged. */
 static uint64_t fresh[ACCOUNT_GPUS], kept[ACCOUNT_GPUS], proven[ACCOUNT_GPUS];
 static bool calm[ACCOUNT_GPUS];
 
 /* What the latest look found: bytes in use that are in no process's figure, and what explains them. */
 static struct {
-    uint64_t hidden, own, managed, others;
+    uint64_t hidden, own, others;
 } found[ACCOUNT_GPUS];
 
 static uint64_t less(uint64_t from, uint64_t bytes) {
@@ -43,12 +47,8 @@ static uint64_t contexts(unsigned gpu) {
     return holdings_used(gpu) - holdings_memory(gpu);
 }
 
-static uint64_t managed(unsigned gpu) {
-    return managed_in_account(gpu) + managed_beyond();
-}
-
 uint64_t doubt_left(unsigned gpu) {
-    uint64_t own = smaller(found[gpu].own, contexts(gpu)) + smaller(found[gpu].managed, managed(gpu));
+    uint64_t own = smaller(found[gpu].own, contexts(gpu));
     return smaller(kept[gpu], less(found[gpu].hidden, own + found[gpu].others));
 }
 
@@ -56,8 +56,6 @@ uint64_t doubt_bytes(unsigned gpu) {
     return fresh[gpu] + doubt_left(gpu);
 }
 
-/* The device's used memory falls by what is really gone. Another process of this container that gives back what it held
- * in doubt at this moment only changes which of it is in doubt; a neighbour's allocation leaves some in doubt that isn't. */
 bool doubt_needs_proof(void) {
     for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
         if (!calm[gpu])
@@ -65,21 +63,38 @@ bool doubt_needs_proof(void) {
     return false;
 }
 
+/* What falls with a free that gives back memory: the device's used memory, and what is its process's alone. Something that
+ * comes back by itself at that moment (managed memory) lets the one fall, what gets a second holder then the other. */
+struct level {
+    uint64_t used, alone;
+    bool known;
+};
+
+static struct level level_of(unsigned gpu, pid_t pid) {
+    static struct pid_infos infos;
+    struct level level = {0};
+    infos.count = 1;
+    infos.list[0] = (struct pid_info){.pid = (uint32_t)pid};
+    level.known = driver_used(gpu, &level.used) && driver_figures(gpu, &infos);
+    level.alone = infos.list[0].result == STATUS_OK ? infos.list[0].private : 0;
+    return level;
+}
+
 /* Of memory alone: with another object more can go than was charged, a context's part for one, and then the fall is no
- * proof. */
+ * proof. Where a neighbour allocates meanwhile, some is left in doubt that isn't. */
 bool doubt_free(int fd, struct free_call *call) {
-    uint64_t before[ACCOUNT_GPUS] = {0};
-    bool alone = holdings_is_memory(call->root, call->handle);
+    struct level before[ACCOUNT_GPUS] = {{0}};
+    pid_t pid = holdings_owner_of_memory(call->root, call->handle);
     memset(proven, 0, sizeof proven);
     for (unsigned gpu = 0; gpu < driver_gpus(); gpu++)
-        if (alone && !calm[gpu])
-            (void)driver_used(gpu, &before[gpu]);
+        if (pid && !calm[gpu])
+            before[gpu] = level_of(gpu, pid);
     if (!driver_call(fd, CALL_FREE, call))
         return false;
     for (unsigned gpu = 0; gpu < driver_gpus(); gpu++) {
-        uint64_t after = 0;
-        if (before[gpu] && driver_used(gpu, &after) && after < before[gpu])
-            proven[gpu] = before[gpu] - after;
+        struct level after = before[gpu].known ? level_of(gpu, pid) : (struct level){0};
+        if (after.known)
+            proven[gpu] = smaller(less(before[gpu].used, after.used), less(before[gpu].alone, after.alone));
     }
     return true;
 }
@@ -142,13 +157,11 @@ static bool look_at_holders(unsigned gpu) {
 }
 
 /* What of the used memory is in no figure, as one look has it. */
-static bool look(unsigned gpu, uint64_t *hidden, uint64_t *others) {
+static bool look(unsigned gpu, unsigned readings, uint64_t *hidden, uint64_t *others) {
     uint64_t used = 0, again = 0, figures = 0;
-    uint8_t times = 0;
-    (void)getrandom(&times, sizeof times, GRND_NONBLOCK);
     if (!find_holders(gpu) || !look_at_holders(gpu))
         return false;
-    for (unsigned left = 1 + times % TIMES; left > 0; left--) {
+    for (; readings > 0; readings--) {
         if (!driver_used(gpu, &again))
             return false;
         used = used > again ? used : again;
@@ -164,22 +177,26 @@ static bool look(unsigned gpu, uint64_t *hidden, uint64_t *others) {
     return true;
 }
 
-/* A neighbour who has memory at both ends of a look and none in between hides as much. So what would be credited is looked
- * at often, and by no rhythm that he could keep. */
+/* A neighbour who has memory at both ends of a look and none in between hides as much. */
 static bool look_often(unsigned gpu) {
     uint64_t hidden = 0, others = 0;
-    if (!look(gpu, &found[gpu].hidden, &found[gpu].others))
+    int64_t begin = now_ns();
+    if (!look(gpu, 1, &found[gpu].hidden, &found[gpu].others))
         return false;
-    for (unsigned i = 1; i < SAMPLES && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
-        if (!look(gpu, &hidden, &others))
+    bool quick = now_ns() - begin <= QUICK_NS;
+    for (unsigned i = 1; i < SAMPLES && !quick && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
+        uint8_t more = 0;
+        (void)getrandom(&more, sizeof more, GRND_NONBLOCK);
+        begin = now_ns();
+        if (!look(gpu, 1 + more % TIMES, &hidden, &others))
             return false;
+        quick = now_ns() - begin <= QUICK_NS;
         if (hidden > found[gpu].hidden) {
             found[gpu].hidden = hidden;
             found[gpu].others = others;
         }
     }
     found[gpu].own = contexts(gpu);
-    found[gpu].managed = managed(gpu);
     return true;
 }
 

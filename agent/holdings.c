@@ -289,9 +289,10 @@ void client_remove(struct client *client) {
         clients_end--;
 }
 
-bool holdings_is_memory(uint32_t root, uint32_t handle) {
+pid_t holdings_owner_of_memory(uint32_t root, uint32_t handle) {
     const struct object *object = find(root, handle);
-    return object && object->kind == OBJECT_MEMORY;
+    const struct client *client = object && object->kind == OBJECT_MEMORY ? find_client(root) : NULL;
+    return client ? client->process->pid : 0;
 }
 
 void holdings_free_memory(struct client *client, int file, uint32_t above) {

@@ -62,8 +62,8 @@ bool holdings_is_group(const struct client *client, uint32_t handle);
  * gives back. */
 void holdings_free_memory(struct client *client, int file, uint32_t above);
 
-/* Whether the object HANDLE of the client ROOT is memory that is charged. */
-bool holdings_is_memory(uint32_t root, uint32_t handle);
+/* Whose the object HANDLE of the client ROOT is, if it is memory that is charged; 0 otherwise. */
+pid_t holdings_owner_of_memory(uint32_t root, uint32_t handle);
 
 /* Whether CLIENT has an object HANDLE. */
 bool holdings_know(const struct client *client, uint32_t handle);

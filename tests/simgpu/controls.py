@@ -83,13 +83,16 @@ class Controls:
         (count,) = abi.U32.unpack_from(params)
         if not 1 <= count <= abi.PID_INFO_MAX:
             raise RmError(abi.ERR_INVALID_ARGUMENT)
-        held = {pid: gpu.listed[owner] for pid, owner in _seen(gpu.owners(), call)}
+        held = {
+            pid: (gpu.alone[owner], gpu.listed[owner] - gpu.alone[owner]) for pid, owner in _seen(gpu.owners(), call)
+        }
         for place in range(count):
             offset = abi.PID_INFO_FIRST + place * abi.PID_INFO.size
             pid, index = struct.unpack_from("<II", params, offset)
             right = pid != 0 and index == abi.PID_INFO_VIDEO_MEMORY
             result = abi.OK if right else abi.ERR_INVALID_ARGUMENT
-            abi.PID_INFO.pack_into(params, offset, pid, index, result, held.get(pid, 0) if right else 0, 0, 0)
+            alone, shared = held.get(pid, (0, 0)) if right else (0, 0)
+            abi.PID_INFO.pack_into(params, offset, pid, index, result, alone, shared, 0)
 
     def _fb_info(self, _call: Call, gpu: Gpu, params: bytearray) -> None:
         (count,) = abi.U32.unpack_from(params)

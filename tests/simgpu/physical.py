@@ -35,6 +35,8 @@ class Gpu:
         self.capacity = config.total - config.reserved
         self.used = 0
         self.listed: Counter[Hashable] = Counter()
+        self.alone: Counter[Hashable] = Counter()
+        """Of what is listed: what only that process's handle holds."""
         self.taken: Counter[Hashable] = Counter()
         self.contexts: Counter[Hashable] = Counter()
         self._of_processes: dict[Hashable, Memory] = {}
@@ -89,6 +91,7 @@ class Memory:
         self._handles: list[Hashable] = []
         self._others = 0
         self._listed_to: Hashable | None = None
+        self._alone = False
 
     def hold(self, handle_of: Hashable | None = None) -> Memory:
         """One more reference: a handle of that process, or something else."""
@@ -116,12 +119,18 @@ class Memory:
             to = self.owner
         elif self._may_be_listed and len(self._handles) == 1 and not self._others:
             to = self._handles[0]
-        if to != self._listed_to:
-            if self._listed_to is not None:
-                _less(self.gpu.listed, self._listed_to, self.size)
-            if to is not None:
-                self.gpu.listed[to] += self.size
-            self._listed_to = to
+        alone = to is not None and len(self._handles) == 1 and not self._others
+        if (to, alone) == (self._listed_to, self._alone):
+            return
+        if self._listed_to is not None:
+            _less(self.gpu.listed, self._listed_to, self.size)
+        if self._alone:
+            _less(self.gpu.alone, self._listed_to, self.size)
+        if to is not None:
+            self.gpu.listed[to] += self.size
+        if alone:
+            self.gpu.alone[to] += self.size
+        self._listed_to, self._alone = to, alone
 
 
 def _less(counter: Counter[Hashable], key: Hashable, amount: int) -> None:

@@ -21,7 +21,7 @@ MIB = 1 << 20
 SHARE = 1024 * MIB
 FLAGS = (
     "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all", "-iquote", TOP / "libvgpu", "-iquote", TOP / "hook",
+    "-fno-sanitize-recover=all", "-DPATIENCE=4", "-iquote", TOP / "libvgpu", "-iquote", TOP / "hook",
 )  # fmt: skip
 
 

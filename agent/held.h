@@ -15,8 +15,9 @@ struct held {
     const struct config *config;
     int listener;
     uint64_t id, message; /* where the caller's message lies */
+    const uint8_t *said;  /* what stood there */
     struct process *process;
-    int file, remote; /* our copy of its descriptor, and its number there */
+    int file, remote; /* a descriptor of ours for the file, and its number there */
     bool *let_through;
 };
 
@@ -30,7 +31,7 @@ void held_let_through(const struct held *held);
 /* Answers with ERROR, or 0. The page comes first: whoever has its answer may look at it. false: the caller waits no more. */
 bool held_answer(const struct held *held, int error);
 
-/* Writes the message back and answers. false: the caller waits no more. */
+/* Writes the message back, if it isn't what it was, and answers. false: the caller waits no more. */
 bool held_deliver(const struct held *held, const void *message, size_t size);
 
 /* The caller's client ROOT, as of this call's file. */

@@ -84,6 +84,25 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
     return client;
 }
 
+static const struct client *in_use;
+
+int holdings_file(const struct process *process, uint32_t root, int remote) {
+    const struct client *client = root ? find_client(root) : NULL;
+    if (!client || !client->confirmed || client->process != process || client->remote != remote)
+        return -1;
+    watchdog_enter(process);
+    long same = syscall(SYS_kcmp, getpid(), process->pid, KCMP_FILE, client->file, remote);
+    watchdog_leave();
+    if (same != 0)
+        return -1;
+    in_use = client;
+    return client->file;
+}
+
+void holdings_done(void) {
+    in_use = NULL;
+}
+
 void client_confirm(struct client *client) {
     client->confirmed = true;
 }
@@ -374,7 +393,7 @@ bool holdings_sweep(void) {
     to_look_at = DESCRIPTORS;
     for (size_t i = 0; i < clients_end; i++) {
         struct client *client = &clients[i];
-        if (!client->root || (process_lives(client->process) && still_open(client)))
+        if (!client->root || client == in_use || (process_lives(client->process) && still_open(client)))
             continue;
         free_client(client);
         any = true;

@@ -32,6 +32,11 @@ enum kind { OBJECT_FREE, OBJECT_MEMORY, OBJECT_DEVICE, OBJECT_CONTEXT, OBJECT_GR
  * too many. */
 struct client *client_of(struct process *process, uint32_t root, int file, int remote);
 
+/* The copy of the file that PROCESS has under REMOTE, if its client ROOT has one of it; -1. That client stays until
+ * holdings_done(). */
+int holdings_file(const struct process *process, uint32_t root, int remote);
+void holdings_done(void);
+
 /* How many there are. */
 size_t holdings_clients(void);
 

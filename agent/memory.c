@@ -184,10 +184,7 @@ static void vid_heap_alloc(const struct held *held, struct vid_heap *call) {
 
 void memory_vid_heap(const struct held *held) {
     struct vid_heap call;
-    if (!process_read(held->process, held->message, &call, sizeof call)) {
-        (void)held_answer(held, EFAULT);
-        return;
-    }
+    memcpy(&call, held->said, sizeof call);
     const struct vid_heap_form *form = form_of(&call);
     if (form && ATTR_IN_DEVICE(word_at(&call, form->attr)) && !(call.flags & ALLOC_VIRTUAL)) {
         vid_heap_alloc(held, &call);

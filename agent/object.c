@@ -108,10 +108,7 @@ void object_free(const struct held *held, struct free_call *call, void *message,
 
 void object_dup(const struct held *held) {
     struct dup call;
-    if (!process_read(held->process, held->message, &call, sizeof call)) {
-        (void)held_answer(held, EFAULT);
-        return;
-    }
+    memcpy(&call, held->said, sizeof call);
     struct client *client = held_client(held, call.root);
     if (!client) {
         call.status = STATUS_NO_MEMORY;

@@ -7,9 +7,22 @@
 #include <errno.h>
 #include <string.h>
 
+/* Writes back what the driver changed of LENGTH bytes of parameters, and no more: a class may have less, and what lies behind
+ * them can be another thread's. */
+static bool write_changed(const struct held *held, uint64_t address, const uint8_t *before, size_t length) {
+    size_t first = 0, end = length;
+    while (first < end && before[first] == held_params[first])
+        first++;
+    while (end > first && before[end - 1] == held_params[end - 1])
+        end--;
+    return first == end || process_write(held->process, address + first, held_params + first, end - first);
+}
+
 /* Makes an object that isn't memory here, on a copy of CALL and of LENGTH bytes of parameters: its handle is known then. */
 static void make_object(const struct held *held, const struct alloc *call, size_t length, enum kind kind, int gpu) {
     struct alloc copy = *call;
+    uint8_t before[CHANNEL_PARAMS];
+    memcpy(before, held_params, length);
     struct client *client = held_client(held, call->root);
     copy.params = call->params ? (uintptr_t)held_params : 0;
     copy.rights = 0; /* an address, which would be one of ours */
@@ -24,7 +37,7 @@ static void make_object(const struct held *held, const struct alloc *call, size_
         client_confirm(client);
     if (made && gpu >= 0)
         (void)holdings_add(client, copy.handle, copy.parent, kind, (unsigned)gpu, 0);
-    bool heard = !made || !call->params || process_write(held->process, call->params, held_params, length);
+    bool heard = !made || !call->params || write_changed(held, call->params, before, length);
     if ((heard && held_deliver(held, &copy, sizeof copy)) || !made)
         return;
     held_free(held, copy.root, copy.parent, copy.handle);
@@ -33,8 +46,10 @@ static void make_object(const struct held *held, const struct alloc *call, size_
 }
 
 static bool read_params(const struct held *held, const struct alloc *call, size_t length) {
+    size_t page = 4096 - call->params % 4096; /* nothing may lie behind it */
     memset(held_params, 0, sizeof held_params);
-    return !call->params || process_read(held->process, call->params, held_params, length);
+    return !call->params || process_read(held->process, call->params, held_params, length) ||
+           (page < length && process_read(held->process, call->params, held_params, page));
 }
 
 void object_device(const struct held *held, const struct alloc *call) {

@@ -35,7 +35,8 @@ def test_a_way_to_device_memory(runai_agent: Runai, way: str, libvgpu: str) -> N
 @pytest.mark.parametrize("libvgpu", ["on", "off"])
 def test_processes_that_take_at_once(runai_agent: Runai, libvgpu: str) -> None:
     library = ("-l", PRIVATE) if libvgpu == "off" else ()
-    results = taken(runai_agent, *library, "-n", "4", "linear")
+    # Each holds what it has until the last one has been refused.
+    results = taken(runai_agent, *library, "-n", "4", "-s", "3", "linear")
     assert len(results) == 4
     assert sum(got for got, _ in results) <= SHARE
     assert {error for _, error in results} == {"CUDA_ERROR_OUT_OF_MEMORY"}

@@ -68,7 +68,11 @@ class Podman:
         """Run one podman command to its end. With check, a failure raises with what the command printed."""
         done = subprocess.run(
             [*self._enter(), PODMAN, *self._globals(), *map(str, args)],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.place.state), "CONTAINERS_CONF": "/dev/null"},
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": str(self.place.state),
+                "CONTAINERS_CONF": "/dev/null",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

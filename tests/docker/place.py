@@ -108,7 +108,7 @@ class Place:
         return any(path == str(top) or path.startswith(f"{top}/") for top in (self.data, self.state))
 
     def _daemons(self) -> Iterator[int]:
-        """containerd, dockerd, conmon, the shims: processes with our root of which an argument is a path of this place."""
+        """The daemons, conmon and the shims: processes with our root of which an argument is a path of this place."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.docker import images
+from tests.docker.engine import SYSTEM_PATH
 from tests.docker.place import CGROUPS, EngineError, Place
 
 PODMAN = "/usr/bin/podman"
@@ -68,11 +69,7 @@ class Podman:
         """Run one podman command to its end. With check, a failure raises with what the command printed."""
         done = subprocess.run(
             [*self._enter(), PODMAN, *self._globals(), *map(str, args)],
-            env={
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME": str(self.place.state),
-                "CONTAINERS_CONF": "/dev/null",
-            },
+            env={"PATH": SYSTEM_PATH, "HOME": str(self.place.state), "CONTAINERS_CONF": "/dev/null"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

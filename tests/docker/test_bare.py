@@ -42,7 +42,7 @@ class Bare:
         (self.bundle / "config.json").write_text(json.dumps(spec))
 
     def __call__(self, *args: str | Path, cwd: Path | None = None, check: bool = True) -> str:
-        """What the runtime with the command line ARGS says. Its stdout is a file, since a created container keeps it."""
+        """What the runtime with the command line ARGS says. Into a file, since a created container keeps it."""
         said = self.home / "said"
         with said.open("w") as file:
             done = subprocess.run(

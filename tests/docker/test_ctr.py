@@ -52,7 +52,7 @@ class Ctr:
 
 @pytest.fixture(scope="module")
 def client(runai_default: Runai, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctr]:
-    """ctr with the image, which containerd itself holds anew: dockerd keeps its own elsewhere."""
+    """The image is containerd's own as well then: dockerd keeps its images elsewhere."""
     tar = tmp_path_factory.mktemp("ctr") / "image.tar"
     runai_default.engine.docker("save", "--output", tar, images.BUSYBOX)
     ctr = Ctr(runai_default)

@@ -103,7 +103,7 @@ def test_more_than_there_is_refused(bare: Bare) -> None:
 
 @pytest.mark.parametrize("root", [True, False])
 def test_create_start_and_delete(bare: Bare, root: bool) -> None:
-    options = ["--root", bare.root] if root else []
+    options = ["--root", str(bare.root)] if root else []
     name = "runai-test-steps"
     folder = bare.runai.state / name
     bare.write("sleep", "600")

@@ -83,7 +83,7 @@ def test_whatever_docker_does_with_a_container(runai: Runai) -> None:
 
 def test_a_container_that_is_started_again_and_again(runai: Runai) -> None:
     container = Container(runai, "sh", "-c", "nvidia-smi; exit 1", options=("--restart=on-failure:3",))
-    wait_for(lambda: runai.engine.docker("inspect", COUNTED, container.id).stdout == "3 exited\n")
+    wait_until(runai, container, "3 exited\n")
     assert container.logs().count(SHOWN) == 4
     wait_for(lambda: grants(runai) == set())
     assert agents(runai.state) == []
@@ -91,9 +91,12 @@ def test_a_container_that_is_started_again_and_again(runai: Runai) -> None:
 
 def test_a_container_that_always_comes_back(runai: Runai) -> None:
     container = Container(runai, "sleep", "600", options=("--restart=always",))
-    for count in ("1", "2"):
+    for count in (1, 2):
         os.kill(int((container.grant / "pid").read_text()), signal.SIGKILL)
-        back = f"{count} running\n"
-        wait_for(lambda back=back: runai.engine.docker("inspect", COUNTED, container.id).stdout == back)
+        wait_until(runai, container, f"{count} running\n")
         assert grants(runai) == {container.id}
     assert SHOWN in container.execute("nvidia-smi")
+
+
+def wait_until(runai: Runai, container: Container, state: str) -> None:
+    wait_for(lambda: runai.engine.docker("inspect", COUNTED, container.id).stdout == state)

@@ -21,8 +21,7 @@ VERSION = 1
 
 MIB = 1 << 20
 
-# What a runtime that is started without --root uses (as root).
-DEFAULT_ROOTS = {"crun": "/run/crun"}
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -130,6 +129,15 @@ def start_time(pid: int) -> int:
         return 0
 
 
+def boot() -> str:
+    """Which boot this is (proc_sys_kernel(5), random/boot_id); "" if that can't be told."""
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def write_grant(
     host: Host,
     container: str,
@@ -159,7 +167,7 @@ def write_grant(
         "version": VERSION,
         "id": container,
         "root": root,
-        "creator": {"pid": os.getpid(), "start": start_time(os.getpid())},
+        "creator": {"pid": os.getpid(), "start": start_time(os.getpid()), "boot": boot()},
         "gpus": [describe(share) for share in shares],
         "libcuda": libcuda,
         "enforcement": enforcement or {},
@@ -240,7 +248,12 @@ def take_back(host: Host, path: str) -> None:
 
 
 def default_root(runtime: str) -> str:
-    return DEFAULT_ROOTS.get(os.path.basename(runtime), "/run/runc")
+    """Where RUNTIME, started as root without --root, keeps its containers. crun asks the environment, as the user's
+    session sets it; runc does so for other users alone.
+    """
+    if os.path.basename(runtime) == "crun":
+        return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/run", "crun")
+    return "/run/runc"
 
 
 def sweep(host: Host) -> None:
@@ -261,13 +274,17 @@ def sweep(host: Host) -> None:
 
 def is_alive(path: str) -> bool:
     """Whether the container whose grant lies in PATH is being made (its creator lives; exec keeps pid and start time),
-    or the runtime knows it (by a folder of its own in the runtime's root).
+    or the runtime knows it (by a folder of its own in the runtime's root). Neither outlives a boot, although both can
+    seem to, where the folders lie on a disk; a grant without "boot" is of a version that wrote none.
     """
     try:
         with open(os.path.join(path, "grant.json"), "rb") as file:
             grant = json.loads(file.read())
         creator, root = grant["creator"], os.path.join(grant["root"], grant["id"])
+        made, now = creator.get("boot"), boot()
+        if made and now and made != now:
+            return False
         start = start_time(creator["pid"])
         return (start != 0 and start == creator["start"]) or os.path.isdir(root)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -201,9 +201,17 @@ class Engine:
 
     def kill_dockerd(self) -> None:
         """End dockerd as a crash would; restart_dockerd() brings it back."""
-        daemon = self._daemons.pop("dockerd")
-        daemon.kill()
-        daemon.wait()
+        self._kill("dockerd")
+
+    def crash_containerd(self) -> None:
+        """End containerd as a crash would, and start it again; dockerd finds it by itself."""
+        self._kill("containerd")
+        self.containerd_address.unlink()
+        self._start_containerd()
+
+    def pid(self, daemon: str) -> int:
+        """The process id of containerd or dockerd."""
+        return self._daemons[daemon].pid
 
     def log(self, daemon: str = "dockerd", lines: int = 20) -> str:
         """The last lines that a daemon wrote."""
@@ -293,6 +301,11 @@ class Engine:
             return False
         finally:
             connection.close()
+
+    def _kill(self, name: str) -> None:
+        daemon = self._daemons.pop(name)
+        daemon.kill()
+        daemon.wait()
 
     def _end(self, name: str) -> None:
         daemon = self._daemons.pop(name, None)

@@ -108,13 +108,13 @@ class Place:
         return any(path == str(top) or path.startswith(f"{top}/") for top in (self.data, self.state))
 
     def _daemons(self) -> Iterator[int]:
-        """containerd, dockerd and the shims: processes with our root of which an argument is a path of this place."""
+        """The daemons, conmon and the shims: processes with our root of which an argument is a path of this place."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
                 program, *arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if not Path(program).name.startswith(("containerd", "dockerd")):
+                if not Path(program).name.startswith(("containerd", "dockerd", "conmon")):
                     continue
                 if any(map(self._owns, arguments)) and (entry / "root").samefile("/"):
                     yield int(entry.name)

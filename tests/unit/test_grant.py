@@ -1,0 +1,74 @@
+"""Which grants count as those of living containers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from runai_runtime import grant as grants
+from runai_runtime.host import Host
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    paths = {"runtime": "/usr/sbin/runc", "hook": "/usr/bin/true", "libvgpu": "/", "state": str(tmp_path / "s")}
+    return Host("config.json", paths)
+
+
+def made(host: Host, root: Path) -> Path:
+    return Path(grants.write_grant(host, "x", str(root), [], "", {}))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["the runtime's root is on a disk", "and is not"])
+def test_a_grant_of_an_earlier_boot(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """A process of this boot can have its creator's pid and start time; here it is the creator itself."""
+    if known:
+        (tmp_path / "root/x").mkdir(parents=True)
+    grant = made(host, tmp_path / "root")
+    assert grants.is_alive(str(grant))
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(grants, "BOOT_ID", str(tmp_path / "boot_id"))
+    assert not grants.is_alive(str(grant))
+    grants.sweep(host)
+    assert not grant.exists()
+
+
+def test_boots_that_can_not_be_told_apart(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant = made(host, tmp_path)
+    monkeypatch.setattr(grants, "BOOT_ID", str(tmp_path / "none"))
+    assert grants.is_alive(str(grant))
+
+
+def test_a_grant_of_a_version_that_wrote_no_boot(host: Host, tmp_path: Path) -> None:
+    path = made(host, tmp_path) / "grant.json"
+    grant = json.loads(path.read_text())
+    assert grant["creator"].pop("boot") == Path(grants.BOOT_ID).read_text().strip()
+    path.chmod(0o644)
+    path.write_text(json.dumps(grant))
+    assert grants.is_alive(str(path.parent))
+
+
+@pytest.mark.parametrize("creator", [None, [], "x", {}, {"pid": os.getpid()}])
+def test_a_damaged_grant(host: Host, tmp_path: Path, creator: object) -> None:
+    path = made(host, tmp_path) / "grant.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps({"id": "x", "root": str(tmp_path), "creator": creator}))
+    assert not grants.is_alive(str(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "session", "root"),
+    [
+        ("/usr/sbin/runc", "/run/user/0", "/run/runc"),
+        ("/usr/bin/crun", "/run/user/0", "/run/user/0/crun"),
+        ("/usr/bin/crun", "", "/run/crun"),
+    ],
+)
+def test_the_root_of_a_runtime_that_is_given_none(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, session: str, root: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", session)
+    assert grants.default_root(runtime) == root

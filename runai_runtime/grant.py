@@ -21,6 +21,8 @@ VERSION = 1
 
 MIB = 1 << 20
 
+SMALL = 8192  # bytes: more than almost every grant has
+
 # What a runtime that is started without --root uses (as root).
 DEFAULT_ROOTS = {"crun": "/run/crun"}
 
@@ -30,8 +32,8 @@ ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 class Share:
     """One GPU of a grant; sizes in bytes.
 
-    guarantee: what it is sure to get. limit: the most that it may take, which is what it is shown. room: what that limit
-    takes of what the GPU can promise.
+    guarantee: what it is sure to get. limit: the most that it may take, which is what it is shown. room: what that
+    limit takes of what the GPU can promise.
     """
 
     __slots__ = ("gpu", "guarantee", "limit", "room")
@@ -265,18 +267,24 @@ def living(path: str) -> dict[str, Any] | None:
     """
     try:
         grant: dict[str, Any] = json.loads(read_small(os.path.join(path, "grant.json")))
-        creator, root = grant["creator"], os.path.join(grant["root"], grant["id"])
+        if os.path.isdir(os.path.join(grant["root"], grant["id"])):
+            return grant
+        creator = grant["creator"]
         start = start_time(creator["pid"])
-        return grant if (start != 0 and start == creator["start"]) or os.path.isdir(root) else None
+        return grant if start != 0 and start == creator["start"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def read_small(path: str) -> str:
-    """The text of a file of ours, in three calls: a host may have hundreds."""
+    """The text of a file of ours, in as few calls as can be: a host may have hundreds."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return os.read(file, 1 << 20).decode()
+        text = part = os.read(file, SMALL)
+        while len(part) == SMALL:
+            part = os.read(file, SMALL)
+            text += part
+        return text.decode()
     finally:
         os.close(file)
 

@@ -1,7 +1,7 @@
 """Who holds what of the host's GPUs, read from the grants, and the lock under which one more is let in.
 
-There is no file with the sums: the grants are the ledger (STATE/ID/grant.json), so nothing can be out of step with them.
-One that belongs to a container which is gone counts no more from the next look on.
+There is no file with the sums: the grants (STATE/ID/grant.json) are the ledger, so nothing can be out of step with
+them. One that belongs to a container which is gone counts no more from the next look on.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runai_runtime.request import Request
 
 LONGEST_SENTENCE = 400
+LONGEST_TABLE = 500  # of a host with many GPUs, so that a holder of each can be named on 8 of them
 ID_LENGTH = 12  # as docker shows them
 
 
@@ -80,13 +81,15 @@ def no_room(request: Request, shares: list[Share], count: int, ledger: Ledger) -
     end = f"this container asks for {amount}{several}; ask for less"
     if any(ledger.held(share.gpu) for share in shares):
         end += ", or stop one of these"
-    for most in (16, 8, 4, 2, 1, 0):
+    for most in (16, 8, 4, 2, 1):
         sentence = f"{', '.join(describe(share.gpu, ledger, most) for share in shares)}; {end}"
         if len(sentence) <= LONGEST_SENTENCE:
             return sentence
-    free = ", ".join(f"{share.gpu.index}: {mib(ledger.free(share.gpu))}" for share in shares)
-    holders = {container for share in shares for container in ledger.held(share.gpu)}
-    return f"the GPUs have free, in MiB, {free} ({len(holders)} container(s) hold the rest); {end}"
+    for most in (1, 0):
+        sentence = f"MiB free by GPU: {', '.join(abridged(share.gpu, ledger, most) for share in shares)}; {end}"
+        if len(sentence) <= LONGEST_TABLE:
+            return sentence
+    return f"no GPU of {len(shares)} has room; {end}"
 
 
 def describe(gpu: Gpu, ledger: Ledger, most: int) -> str:
@@ -95,6 +98,14 @@ def describe(gpu: Gpu, ledger: Ledger, most: int) -> str:
     held = sorted(ledger.held(gpu).items(), key=lambda entry: (-entry[1], entry[0]))
     shown = [f"{container[:ID_LENGTH]}: {mib(size)} MiB" for container, size in held[:most]]
     if len(held) > most:
-        more = mib(sum(size for _, size in held[most:]))
-        shown.append(f"{len(held) - most} {'more' if most else 'container(s)'}: {more} MiB")
+        shown.append(f"{len(held) - most} more: {mib(sum(size for _, size in held[most:]))} MiB")
     return f"{text} ({', '.join(shown)})" if shown else text
+
+
+def abridged(gpu: Gpu, ledger: Ledger, most: int) -> str:
+    """The same in a few words: `0: 499 of 1000 (web: 400 +3)` where three more hold something of GPU 0."""
+    text = f"{gpu.index}: {mib(ledger.free(gpu))} of {mib(ledger.capacity(gpu))}"
+    held = sorted(ledger.held(gpu).items(), key=lambda entry: (-entry[1], entry[0]))
+    shown = [f"{container[:ID_LENGTH]}: {mib(size)}" for container, size in held[:most]]
+    shown += [f"+{len(held) - most}"] if len(held) > most else []
+    return f"{text} ({' '.join(shown)})" if shown else text

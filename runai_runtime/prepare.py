@@ -18,8 +18,8 @@ from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import Inventory, read_inventory
 from runai_runtime.ledger import Admission
 from runai_runtime.mps import refuse_servers
-from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
 from runai_runtime.placement import Choice
+from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
 from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_of_reach

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,8 +149,10 @@ def test_a_refusal_stays_short(gpus: int, containers: int) -> None:
     for number in range(containers):
         ledger.add(f"{number:064x}", [describe(Share(host[number % gpus], 300 * MIB, 300 * MIB))])
     said = refused(ledger, asked("1"), host)
-    assert len(said) <= 400
-    assert all(f"GPU {i} has" in said or f"{i}: " in said for i in range(gpus))
+    assert len(said) <= (400 if gpus < 8 else 500)
+    assert all(f"GPU {i} has" in said or f" {i}: " in said for i in range(gpus))
+    if gpus <= 8:
+        assert all(f"{i:064x}"[:12] in said for i in range(gpus)), "of each GPU somebody is named"
 
 
 def test_what_waiting_cannot_bring() -> None:
@@ -331,15 +332,17 @@ def orphan_and_touch(host: Host, name: str) -> Callable[[], None]:
 
 def test_a_wait_that_ends(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.wait = 0.2
-    looks = []
-    read = read_ledger
-    monkeypatch.setattr(ledgers, "read_ledger", lambda *given: looks.append(1) or read(*given))
+    looks: list[str] = []
+
+    def look(host: Host, apart_from: str) -> Ledger:
+        looks.append(apart_from)
+        return read_ledger(host, apart_from)
+
+    monkeypatch.setattr(ledgers, "read_ledger", look)
     grant(host, "one", "6g")
-    before = time.process_time()
     with pytest.raises(NoRoomError, match="2048 MiB free"):
         grant(host, "two", "6g")
     assert len(looks) <= 4, "no busy loop"
-    assert time.process_time() - before < 5
     with Lock(host):
         pass
 
@@ -370,16 +373,17 @@ def test_a_lock_that_was_removed_meanwhile(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "values"),
     [
-        *(("placement", value) for value in ("", "first", None, 1)),
-        *(("overcommit", value) for value in (1, "true", None)),
-        *(("wait", value) for value in (-1, True, "5", 86401, None, float("nan"))),
-        *(("reserve", value) for value in (0, 1, "lots", "2.5", None, [])),
+        ("placement", ["", "first", None, 1]),
+        ("overcommit", [1, "true", None]),
+        ("wait", [-1, True, "5", 86401, None, float("nan")]),
+        ("reserve", [0, 1, "lots", "2.5", None, []]),
     ],
 )
-def test_values_that_are_none(key: str, value: object) -> None:
-    assert f'its "{key}" is' in check(NEEDED | {key: value})
+def test_values_that_are_none(key: str, values: list[object]) -> None:
+    for value in values:
+        assert f'its "{key}" is' in check(NEEDED | {key: value})
 
 
 def test_start_time_tells_a_pid_that_was_used_again(host: Host) -> None:

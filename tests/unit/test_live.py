@@ -169,9 +169,7 @@ def neighbour(host: Host, size: int) -> None:
 def test_what_others_hold_is_not_given_away(host: Host, folder: Path, agent: Agent) -> None:
     neighbour(host, GIB)
     before = files(folder)
-    with pytest.raises(
-        RefusalError, match=r"^GPU 1 has 3072 MiB free of 4096 MiB \(two: 1024 MiB\); the new share is 4"
-    ):
+    with pytest.raises(RefusalError, match=r"^GPU 1 has 3072 MiB free of 4096 MiB \(two: 1024 MiB\); the new "):
         live.set_share(host, "one", "4g")
     assert agent.heard == []
     assert files(folder) == before

@@ -266,8 +266,8 @@ def living(path: str) -> dict[str, Any] | None:
     runtime knows it (by a folder of its own in the runtime's root). None else, or where there is no whole grant.
     """
     try:
-        grant: dict[str, Any] = json.loads(read_small(os.path.join(path, "grant.json")))
-        if os.path.isdir(os.path.join(grant["root"], grant["id"])):
+        grant: dict[str, Any] = json.loads(read_small(f"{path}/grant.json"))
+        if os.path.isdir(f"{grant['root']}/{grant['id']}"):
             return grant
         creator = grant["creator"]
         start = start_time(creator["pid"])

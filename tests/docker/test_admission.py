@@ -186,6 +186,23 @@ def test_the_ledger_through_a_life(two: Runai) -> None:
     assert promised(two) == {0: 6144}
 
 
+@pytest.mark.parametrize("who", ["dockerd", "containerd-shim", "runai-agent"])
+def test_others_that_are_killed(two: Runai, who: str) -> None:
+    """The ledger is the containers that run afterwards, and what they don't hold can be had."""
+    one = Container(two, *SLEEP, memory="6g")
+    if who == "dockerd":
+        two.engine.restart_dockerd(kill=True)
+    else:
+        (pid,) = processes(who.encode(), one.id.encode())
+        os.kill(pid, signal.SIGKILL)
+    if who == "containerd-shim":
+        two.engine.docker("wait", one.id)
+    write(two, {"wait": 20})
+    assert gpus_of(Container(two, *SLEEP, memory="1g", options=("--env=RUNAI_GPUS=device=0",))) == [0]
+    running = two.engine.docker("ps", "--quiet", "--no-trunc").stdout.split()
+    assert promised(two) == {0: 1024 + 6144 * (one.id in running)}
+
+
 @pytest.mark.parametrize("moment", range(6))
 def test_a_create_that_is_killed_leaves_no_grant(two: Runai, moment: int) -> None:
     """The shim, the runtime or a hook by SIGKILL: whoever is there 30 ms later at each MOMENT."""
@@ -211,11 +228,17 @@ def wait_for_makers(runai: Runai) -> set[int]:
 
 def makers_of(runai: Runai) -> set[int]:
     """The processes that make a container of RUNAI's: its shim, or what that has become, and hooks. Not its agent."""
-    words = (str(runai.program).encode(), str(runai.engine.runtime_root(runai.runtime)).encode(), b"runai-hook")
+    program, root = str(runai.program).encode(), str(runai.engine.runtime_root(runai.runtime)).encode()
+    made = processes(program, b"\0create\0") | processes(root, b"\0create\0")
+    return made | processes(b"runai-hook\0", str(runai.state).encode())
+
+
+def processes(*words: bytes) -> set[int]:
+    """Those with all of WORDS in their command line."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = path.read_bytes()
-            if any(word in line for word in words) and (b"\0create\0" in line or b"runai-hook" in line):
+            if all(word in line for word in words):
                 found.add(int(path.parent.name))
     return found

@@ -102,7 +102,7 @@ def programs(*names: str) -> tuple[str, ...]:
 def where(runai: Runai, image: str, *names: str) -> dict[str, str]:
     """What the loader finds in a container with a share, libcuda.so.1 and libnvidia-ml.so.1 first."""
     first = (CUDA, "libnvidia-ml.so.1")
-    done = runai.run("/where", *first, *names, image=image, options=programs("where"))
+    done = runai.run("/where", *first, *names, memory="1g", image=image, options=programs("where"))
     return {line.partition(" ")[0]: line.partition(" ")[2] for line in done.stdout.splitlines()}
 
 

@@ -22,29 +22,46 @@ VERSION = 1
 MIB = 1 << 20
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+SMALL = 8192  # bytes: more than almost every grant has
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
 class Share:
-    """One GPU of a grant; sizes in bytes."""
+    """One GPU of a grant; sizes in bytes.
 
-    __slots__ = ("gpu", "guarantee", "limit")
+    guarantee: what it is sure to get. limit: the most that it may take, which is what it is shown. room: what that
+    limit takes of what the GPU can promise.
+    """
 
-    def __init__(self, gpu: Gpu, guarantee: int, limit: int) -> None:
+    __slots__ = ("gpu", "guarantee", "limit", "room")
+
+    def __init__(self, gpu: Gpu, guarantee: int, limit: int, room: int | None = None) -> None:
         self.gpu, self.guarantee, self.limit = gpu, guarantee, limit
+        self.room = limit if room is None else room
 
 
 def shares_of(request: Request, gpus: list[Gpu]) -> list[Share]:
     """REQUEST on each of GPUS. Raises RefusalError for what a GPU doesn't have."""
-    shares = [Share(gpu, size(request.guarantee, gpu), size(request.limit, gpu)) for gpu in gpus]
-    for share in shares:
-        if share.guarantee > share.limit:
-            raise RefusalError(
-                f"{request.guarantee.name} is {quoted(request.guarantee.text)}, more than {request.limit.name}, "
-                f"{quoted(request.limit.text)}; a container can't be sure of more than it may take",
-            )
-    return shares
+    return [share_of(request, gpu) for gpu in gpus]
+
+
+def share_of(request: Request, gpu: Gpu) -> Share:
+    limit = size(request.limit, gpu)
+    if size(request.guarantee, gpu) > limit:
+        raise RefusalError(
+            f"{request.guarantee.name} is {quoted(request.guarantee.text)}, more than {request.limit.name}, "
+            f"{quoted(request.limit.text)}; a container can't be sure of more than it may take",
+        )
+    return Share(gpu, promised(request.guarantee, gpu), limit, promised(request.limit, gpu))
+
+
+def promised(amount: Amount, gpu: Gpu) -> int:
+    """What AMOUNT takes of GPU's memory without the driver's own part: nobody gets that, whatever is shown. A part
+    is a part of the rest, so that two halves fit on one GPU.
+    """
+    rest = gpu.total - gpu.reserved
+    return min(amount.of(rest) & ~(MIB - 1) if amount.is_part else size(amount, gpu), rest)
 
 
 def size(amount: Amount, gpu: Gpu) -> int:
@@ -79,29 +96,27 @@ def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
     return gpus
 
 
-def by_wish(inventory: Inventory, wish: str | None, name: str = GPUS) -> list[Gpu]:
-    """The GPUs that WISH names: a count, `all`, indices or UUIDs with commas (`device=` may stand before them).
-
-    None is the first GPU.
-    """
+def count_of(inventory: Inventory, wish: str | None) -> int:
+    """How many GPUs WISH, a value of RUNAI_GPUS, asks for without naming them; 0 where it does name them."""
     if wish is None:
-        return inventory.gpus[:1]
+        return 1
+    if not (wish.isascii() and wish.isdigit()):
+        return 0
+    count = int(wish[:9])
+    if not 1 <= count <= len(inventory.gpus) or len(wish) > 9:
+        raise RefusalError(f"{GPUS} is {quoted(wish)}; this host has {len(inventory.gpus)} GPU(s); ask for 1 or more")
+    return count
+
+
+def by_wish(inventory: Inventory, wish: str, name: str = GPUS) -> list[Gpu]:
+    """The GPUs that WISH names: `all`, indices or UUIDs with commas (`device=` may stand before them)."""
     if wish == "all":
         return inventory.gpus
-    if wish.isascii() and wish.isdigit():
-        return first(inventory, wish, name)
     wanted = wish.removeprefix("device=").split(",")
     gpus = [one(inventory, word, wish, name) for word in wanted if word]
     if not gpus:
         raise RefusalError(f"{name} is {quoted(wish)}, which names no GPU; write a count, indices such as 0,1, or all")
     return list(dict.fromkeys(gpus))
-
-
-def first(inventory: Inventory, count: str, name: str) -> list[Gpu]:
-    number = int(count[:9])
-    if not 1 <= number <= len(inventory.gpus) or len(count) > 9:
-        raise RefusalError(f"{name} is {quoted(count)}; this host has {len(inventory.gpus)} GPU(s); ask for 1 or more")
-    return inventory.gpus[:number]
 
 
 def one(inventory: Inventory, word: str, wish: str, name: str) -> Gpu:
@@ -129,13 +144,18 @@ def start_time(pid: int) -> int:
         return 0
 
 
+_boots: dict[str, str] = {}  # by file: a look at hundreds of grants asks once
+
+
 def boot() -> str:
     """Which boot this is (proc_sys_kernel(5), random/boot_id); "" if that can't be told."""
-    try:
-        with open(BOOT_ID, encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, ValueError):
-        return ""
+    if BOOT_ID not in _boots:
+        try:
+            with open(BOOT_ID, encoding="ascii") as file:
+                _boots[BOOT_ID] = file.read().strip()
+        except (OSError, ValueError):
+            _boots[BOOT_ID] = ""
+    return _boots[BOOT_ID]
 
 
 def write_grant(
@@ -150,7 +170,8 @@ def write_grant(
     enforcement: dict[str, Any] | None = None,
     agent: Agent | None = None,
 ) -> str:
-    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all.
+    """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. Who calls
+    holds the ledger's lock, under which SHARES were found to fit.
 
     LIBCUDA says which one is behind ours: for whoever reads the grant.
 
@@ -169,12 +190,12 @@ def write_grant(
         "root": root,
         "creator": {"pid": os.getpid(), "start": start_time(os.getpid()), "boot": boot()},
         "gpus": [describe(share) for share in shares],
+        "overcommit": host.overcommit,
         "libcuda": libcuda,
         "enforcement": enforcement or {},
     }
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)
-        sweep(host)
         remove_grant(unfinished)
         os.mkdir(unfinished, 0o711)
         os.chmod(unfinished, 0o711)  # noqa: S103 - files in it are mounted into the container; mkdir has the umask
@@ -205,7 +226,8 @@ def write_grant(
 
 
 def describe(share: Share) -> dict[str, Any]:
-    return {"index": share.gpu.index, "uuid": share.gpu.uuid, "guarantee": share.guarantee, "limit": share.limit}
+    sizes = {"guarantee": share.guarantee, "limit": share.limit, "room": share.room}
+    return {"index": share.gpu.index, "uuid": share.gpu.uuid, **sizes}
 
 
 def write(folder: str, name: str, text: str) -> None:
@@ -214,7 +236,7 @@ def write(folder: str, name: str, text: str) -> None:
         file.write(text)
 
 
-KEPT = frozenset({"host.json", "libvgpu"})  # what else lies in STATE
+KEPT = frozenset({"host.json", "libvgpu", "lock"})  # what else lies in STATE
 FILES = (
     *("grant.json", "plan", "limits", "pid", "cgroup", "log", "made"),
     *("agent.conf", "agent", "control", "page", "agent.log"),
@@ -256,35 +278,40 @@ def default_root(runtime: str) -> str:
     return "/run/runc"
 
 
-def sweep(host: Host) -> None:
-    """Take back the grants of containers that are gone, and what is no whole grant.
+def living(path: str) -> dict[str, Any] | None:
+    """The grant in PATH, if its container is being made (its creator lives; exec keeps pid and start time), or the
+    runtime knows it (by a folder of its own in the runtime's root). None else, or where there is no whole grant.
 
-    A runtime that fails early, or can't remove a cgroup, never calls the poststop hook.
+    Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
+    version that wrote none.
     """
-    for name in os.listdir(host.state):
-        path = os.path.join(host.state, name)
-        if name in KEPT or not os.path.isdir(path):
-            continue
-        if name.startswith("."):
-            if not start_time(int(name[1:]) if name[1:].isdigit() else 0):
-                remove_grant(path)
-        elif not is_alive(path):
-            take_back(host, path)
+    try:
+        grant: dict[str, Any] = json.loads(read_small(f"{path}/grant.json"))
+        creator = grant["creator"]
+        made, now = creator.get("boot"), boot()
+        if made and now and made != now:
+            return None
+        if os.path.isdir(f"{grant['root']}/{grant['id']}"):
+            return grant
+        start = start_time(creator["pid"])
+        return grant if start != 0 and start == creator["start"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read_small(path: str) -> str:
+    """The text of a file of ours, in as few calls as can be: a host may have hundreds."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        text = part = os.read(file, SMALL)
+        while len(part) == SMALL:
+            part = os.read(file, SMALL)
+            text += part
+        return text.decode()
+    finally:
+        os.close(file)
 
 
 def is_alive(path: str) -> bool:
-    """Whether the container whose grant lies in PATH is being made (its creator lives; exec keeps pid and start time),
-    or the runtime knows it (by a folder of its own in the runtime's root). Neither outlives a boot, although both can
-    seem to, where the folders lie on a disk; a grant without "boot" is of a version that wrote none.
-    """
-    try:
-        with open(os.path.join(path, "grant.json"), "rb") as file:
-            grant = json.loads(file.read())
-        creator, root = grant["creator"], os.path.join(grant["root"], grant["id"])
-        made, now = creator.get("boot"), boot()
-        if made and now and made != now:
-            return False
-        start = start_time(creator["pid"])
-        return (start != 0 and start == creator["start"]) or os.path.isdir(root)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    """Whether the container whose grant lies in PATH is there, or is being made."""
+    return living(path) is not None

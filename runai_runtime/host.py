@@ -6,20 +6,22 @@ import json
 import os
 
 from runai_runtime.errors import RefusalError, reason
+from runai_runtime.request import Amount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any
 
 DEFAULT_PATH = "/etc/runai-runtime/config.json"
+MOST_SECONDS = 86400  # that a create may wait for room
 
 
 class Host:
     """A configuration file, read. Paths are absolute."""
 
     __slots__ = (
-        *("agent", "allow_sys_admin", "devices", "driver", "enforcement", "fitted", "hook", "libvgpu", "path"),
-        *("runtime", "runtimes", "state"),
+        *("agent", "allow_sys_admin", "devices", "driver", "enforcement", "fitted", "hook", "libvgpu", "overcommit"),
+        *("path", "placement", "reserve", "runtime", "runtimes", "state", "wait"),
     )
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
@@ -34,6 +36,10 @@ class Host:
         self.allow_sys_admin: bool = values.get("allow_sys_admin", False)
         self.enforcement: str = values.get("enforcement", "auto")
         self.agent: str = values.get("agent", os.path.join(os.path.dirname(self.hook), "runai-agent"))
+        self.overcommit: bool = values.get("overcommit", False)
+        self.placement: str = values.get("placement", "pack")
+        self.reserve: str = values.get("reserve", "")  # of each GPU, as a request has it; "" for nothing
+        self.wait: float = values.get("wait", 0)  # seconds
         self.devices: str = self.driver.get("devices", "/dev")
 
 
@@ -51,14 +57,30 @@ def check(values: object) -> str:
         value = values.get(key, "/")
         if not isinstance(value, str) or not os.path.isabs(value) or set(value) & {"\t", "\n"}:
             return f'its "{key}" is not an absolute path'
-    if not isinstance(values.get("allow_sys_admin", False), bool):
-        return 'its "allow_sys_admin" is neither true nor false'
+    for key in ("allow_sys_admin", "overcommit"):
+        if not isinstance(values.get(key, False), bool):
+            return f'its "{key}" is neither true nor false'
     if values.get("enforcement", "auto") not in ("auto", "agent", "interposer"):
         return 'its "enforcement" is none of "auto", "agent", "interposer"'
     behind = values.get("behind_nvidia", [])
     if not are_texts(behind) or not all(map(os.path.isabs, behind)):
         return 'its "behind_nvidia" is not a list of absolute paths'
-    return check_driver(values.get("driver", {}))
+    return check_admission(values) or check_driver(values.get("driver", {}))
+
+
+def check_admission(values: dict[str, Any]) -> str:
+    if values.get("placement", "pack") not in ("pack", "spread"):
+        return 'its "placement" is neither "pack" nor "spread"'
+    wait = values.get("wait", 0)
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait <= MOST_SECONDS:
+        return f'its "wait" is no number of seconds from 0 to {MOST_SECONDS}'
+    reserve = values.get("reserve", "")
+    try:
+        if reserve != "":
+            Amount("reserve", reserve)
+    except (RefusalError, AttributeError, TypeError):
+        return 'its "reserve" is no amount of memory such as "1g" or "0.1"'
+    return ""
 
 
 def check_driver(driver: object) -> str:

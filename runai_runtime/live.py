@@ -17,11 +17,16 @@ from typing import Any
 
 from runai_runtime import grant as grants
 from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.grant import Share
 from runai_runtime.host import Host
 from runai_runtime.inventory import read_inventory
+from runai_runtime.ledger import Ledger, Lock, read_ledger
+from runai_runtime.placement import NoRoomError
+from runai_runtime.placement import describe as describe_free
 from runai_runtime.request import Amount, Request
 
 NAME = "the new share"
+MOST_NAMED = 4  # of the containers that hold the rest, in a refusal
 SECONDS = 5  # an agent answers in well under a millisecond; one that doesn't in this time is stopped, or the host is
 
 
@@ -39,23 +44,58 @@ def set_share(host: Host, container: str, text: str) -> list[int]:
         grant = read_grant(folder, container)
         refuse_without_agent(host, container, grant)
         before = [gpu["limit"] for gpu in grant["gpus"]]
-        after = sizes(host, amount, grant)
+        shares = shares_of(host, amount, grant)
+        after = [share.limit for share in shares]
         limits = read_limits(folder)
+        admit(host, folder, grant, shares)
         try:
             used = [tell(state, container, gpu, size) for gpu, size in enumerate(after)]
             write_limits(folder, with_sizes(limits, after))
-            for gpu, size in zip(grant["gpus"], after, strict=True):
-                gpu["guarantee"] = gpu["limit"] = size
-            replace_grant(host, folder, grant)
+            replace_grant(host, folder, grant | {"gpus": [grants.describe(share) for share in shares]})
         except BaseException as error:
             put_back(state, folder, before, limits)
+            with suppress(OSError):
+                replace_grant(host, folder, grant)
             if not isinstance(error, OSError):
                 raise
-            raise RefusalError(
-                f"the share of {container} is as it was, since {folder} can't be written: {reason(error)}; see whether "
-                "the container still runs, and the file system that this lies on"
-            ) from error
+            raise unwritable(folder, error) from error
     return used
+
+
+def admit(host: Host, folder: str, grant: dict[str, Any], shares: list[Share]) -> None:
+    """See that SHARES fit beside the others' and have GRANT hold room for them. Raises NoRoomError where they don't.
+
+    Until all is done it holds room for what was as well, so the ledger isn't locked while an agent is asked: whatever
+    dies in between, nobody gets what its container may still take.
+    """
+    with Lock(host):
+        ledger = read_ledger(host, os.path.basename(folder))
+        for share in shares:
+            if ledger.takes(share) > ledger.free(share.gpu):
+                raise NoRoomError(refusal(ledger, share), may_come=True)
+        both = [larger(gpu, grants.describe(share)) for gpu, share in zip(grant["gpus"], shares, strict=True)]
+        try:
+            replace_grant(host, folder, grant | {"gpus": both})
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
+
+def unwritable(folder: str, error: OSError) -> RefusalError:
+    return RefusalError(
+        f"the share of {os.path.basename(folder)} is as it was, since {folder} can't be written: {reason(error)}; see "
+        "whether the container still runs, and the file system that this lies on"
+    )
+
+
+def larger(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    old = {"room": old["limit"]} | old
+    return new | {key: max(old[key], new[key]) for key in ("guarantee", "limit", "room")}
+
+
+def refusal(ledger: Ledger, share: Share) -> str:
+    return (
+        f"{describe_free(share.gpu, ledger, MOST_NAMED)}; {NAME} is {grants.mib(ledger.takes(share))} MiB; ask for less"
+    )
 
 
 @contextmanager
@@ -106,14 +146,14 @@ def refuse_without_agent(host: Host, container: str, grant: dict[str, Any]) -> N
         )
 
 
-def sizes(host: Host, amount: Amount, grant: dict[str, Any]) -> list[int]:
-    """AMOUNT in bytes on each GPU of GRANT, as for a container that starts now."""
+def shares_of(host: Host, amount: Amount, grant: dict[str, Any]) -> list[Share]:
+    """AMOUNT on each GPU of GRANT, as for a container that starts now."""
     known = {gpu.uuid: gpu for gpu in read_inventory(host).gpus}
     gone = [gpu["uuid"] for gpu in grant["gpus"] if gpu["uuid"] not in known]
     if gone:
         raise RefusalError(f"the container's GPU {gone[0]} is no longer among this host's; see nvidia-smi -L")
     request = Request(amount, amount, None)
-    return [share.limit for share in grants.shares_of(request, [known[gpu["uuid"]] for gpu in grant["gpus"]])]
+    return grants.shares_of(request, [known[gpu["uuid"]] for gpu in grant["gpus"]])
 
 
 def tell(state: int, container: str, gpu: int, size: int) -> int:

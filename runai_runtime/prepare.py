@@ -15,8 +15,10 @@ from runai_runtime.compat import describe, image_driver
 from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, log_line, quoted, reason
 from runai_runtime.host import Host, read_host
-from runai_runtime.inventory import Gpu, Inventory, read_inventory
+from runai_runtime.inventory import Inventory, read_inventory
+from runai_runtime.ledger import Admission
 from runai_runtime.mps import refuse_servers
+from runai_runtime.placement import Choice
 from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
@@ -47,29 +49,30 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     refuse_unbounded(spec, host)
     refuse_servers(spec, environment)
     inventory = read_inventory(host)
-    gpus = choose(spec, request, inventory, environment)
-    shares = grants.shares_of(request, gpus)
+    choice = choose(spec, request, inventory, environment)
     folder = grants.directory(host, line.container)
     rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
     search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
     image = image_driver(host, inventory, spec, rootfs, search)
     search += specs.mounted_beside(spec, OURS.values())
-    plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
-    for edit in (RemoveGuards(), *plan.edits):
-        edit.apply(spec)
-    agent, why = enforcer_of(host, inventory, runtime, shares, folder, spec)
     owner = owner_of_root(spec)
-    if owner:
-        code = plan.sources("real", "ours", "library", "program")
-        refuse_out_of_reach(owner, [host.hook, host.state], code + plan.sources("device"))
-        refuse_not_runnable(code)
     root = line.root or grants.default_root(runtime)
     log = os.path.abspath(line.log) if line.log else ""
     libcuda = describe(image, inventory)
-    enforcement = agent.description() if agent else {"by": "interposer", "why": why}
-    grants.write_grant(
-        *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
-    )
+    with Admission(host, line.container, request, choice) as shares:
+        gpus = [share.gpu for share in shares]
+        plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
+        for edit in (RemoveGuards(), *plan.edits):
+            edit.apply(spec)
+        agent, why = enforcer_of(host, inventory, runtime, shares, folder, spec)
+        if owner:
+            code = plan.sources("real", "ours", "library", "program")
+            refuse_out_of_reach(owner, [host.hook, host.state], code + plan.sources("device"))
+            refuse_not_runnable(code)
+        enforcement = agent.description() if agent else {"by": "interposer", "why": why}
+        grants.write_grant(
+            *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
+        )
     started = 0
     try:
         started = agent.start() if agent else 0
@@ -162,16 +165,22 @@ def refuse_unbounded(spec: Spec, host: Host) -> None:
         )
 
 
-def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str]) -> list[Gpu]:
+def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str]) -> Choice:
     """The GPUs that the spec grants, by device nodes and by NVIDIA's hook; where there are none, those that the
-    container wishes for; else the first.
+    container names; else as many as it wishes for, of all.
     """
     minors = specs.device_minors(spec)
     granted = grants.by_minor(inventory, minors) if minors else []
     visible = visible_devices(spec, environment) if specs.has_nvidia_hook(spec) else ""
     if visible:
         granted += grants.by_wish(inventory, visible, VISIBLE)
-    return list(dict.fromkeys(granted)) or grants.by_wish(inventory, request.gpus)
+    if not granted:
+        count = grants.count_of(inventory, request.gpus)
+        if count:
+            return Choice(inventory.gpus, count)
+        granted = grants.by_wish(inventory, request.gpus or "")
+    gpus = list(dict.fromkeys(granted))
+    return Choice(gpus, len(gpus))
 
 
 def replace(path: str, text: bytes) -> None:

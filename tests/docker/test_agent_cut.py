@@ -56,6 +56,6 @@ def test_a_create_that_is_killed(cut: Runai, count: Callable[[int], int]) -> Non
     after.unlink()
     assert cut.run(*FILL, memory="1g", options=tools()).stdout == FILLED
     wait_for(lambda: agents(cut.state) == [])
-    assert {path.name for path in cut.state.iterdir()} <= {"host.json", "libvgpu"}
+    assert {path.name for path in cut.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
     assert mounts_in(cut.engine) == [] and host_mounts() == before
     assert cut.simhost.used() == 0

@@ -30,7 +30,7 @@ def leaves_nothing(runai_agent: Runai) -> Iterator[None]:
     yield
     runai_agent.engine.remove_containers()
     wait_for(lambda: agents(runai_agent.state) == [])
-    assert {path.name for path in runai_agent.state.iterdir()} <= {"host.json", "libvgpu"}
+    assert {path.name for path in runai_agent.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def agent(folder: Path, runai: Runai) -> Iterator[Path]:
 
 
 def grants(runai: Runai) -> list[str]:
-    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu"})
+    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu", "lock"})
 
 
 def refusal(runai: Runai) -> str:

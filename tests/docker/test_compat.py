@@ -102,7 +102,7 @@ def programs(*names: str) -> tuple[str, ...]:
 def where(runai: Runai, image: str, *names: str) -> dict[str, str]:
     """What the loader finds in a container with a share, libcuda.so.1 and libnvidia-ml.so.1 first."""
     first = (CUDA, "libnvidia-ml.so.1")
-    done = runai.run("/where", *first, *names, image=image, options=programs("where"))
+    done = runai.run("/where", *first, *names, memory="1g", image=image, options=programs("where"))
     return {line.partition(" ")[0]: line.partition(" ")[2] for line in done.stdout.splitlines()}
 
 
@@ -223,7 +223,7 @@ def test_a_damaged_library(runai: Runai, make: Make, newer: Path, how: str) -> N
 
 def test_a_huge_library(runai: Runai, image: str, newer: Path) -> None:
     """A hole of 1 TiB behind the library: nothing of it is read."""
-    arguments = runai.arguments(*programs("where"), memory="3g")
+    arguments = runai.arguments(*programs("where"), memory="1g")
     container = runai.engine.docker("create", *arguments, image, "/where", CUDA, "cuMemBrandNewAlloc").stdout.strip()
     upper = runai.engine.docker("inspect", "--format={{.GraphDriver.Data.UpperDir}}", container).stdout.strip()
     library = Path(upper, COMPAT, f"libcuda.so.{NEWER_VERSION}")

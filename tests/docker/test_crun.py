@@ -46,7 +46,7 @@ def leaves_nothing(crun: Runai) -> Iterator[None]:
 
 
 def grants(runai: Runai) -> list[str]:
-    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu"})
+    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu", "lock"})
 
 
 def answers(output: str) -> list[str]:

@@ -49,7 +49,7 @@ def docker26(folder: Path) -> Iterator[Runai]:
 def leaves_nothing(docker26: Runai) -> Iterator[None]:
     yield
     docker26.engine.remove_containers()
-    assert sorted(path.name for path in docker26.state.iterdir()) == ["host.json", "libvgpu"]
+    assert {path.name for path in docker26.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
     assert docker26.simhost.used() == 0
 
 

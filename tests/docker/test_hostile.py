@@ -45,7 +45,7 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
     before = host_mounts(runai)
     yield
     runai.engine.remove_containers()
-    left = [path.name for path in runai.state.iterdir() if path.name not in ("host.json", "libvgpu")]
+    left = [path.name for path in runai.state.iterdir() if path.name not in ("host.json", "libvgpu", "lock")]
     for name in left:
         subprocess.run(["/bin/rm", "-rf", runai.state / name], check=True)
     assert left == []
@@ -371,7 +371,7 @@ def test_no_space_for_the_grant_and_then_space(runai: Runai, created: str) -> No
         with contextlib.suppress(OSError):
             (state / "fill").write_bytes(b"x" * (2 << 20))
         full = start(runai, created)
-        left = [path.name for path in state.iterdir() if path.name not in ("fill", "host.json", "libvgpu")]
+        left = [path.name for path in state.iterdir() if path.name not in ("fill", "host.json", "libvgpu", "lock")]
         (state / "fill").unlink()
         again = start(runai, created)
     assert full.returncode != 0

@@ -17,7 +17,8 @@ def shown(runai: Runai, memory: str, *options: str) -> list[str]:
 @pytest.mark.parametrize(
     ("memory", "gpus", "expected"),
     [
-        ("3g", None, ["NVIDIA A, 3072 MiB"]),
+        ("5g", None, ["NVIDIA A, 5120 MiB"]),
+        ("3g", None, ["NVIDIA B, 3072 MiB"]),
         ("0.5", "all", ["NVIDIA A, 4096 MiB", "NVIDIA B, 2048 MiB"]),
         ("0.5", "2", ["NVIDIA A, 4096 MiB", "NVIDIA B, 2048 MiB"]),
         ("50%", "device=1", ["NVIDIA B, 2048 MiB"]),
@@ -32,14 +33,14 @@ def test_which_gpus(runai_two: Runai, memory: str, gpus: str | None, expected: l
 def test_what_the_smaller_gpu_has_not(runai_two: Runai) -> None:
     done = runai_two.run(*QUERY, memory="5g", options=("--env=RUNAI_GPUS=all",), check=False)
     assert "GPU 1 has 4096 MiB" in done.stderr
-    assert sorted(path.name for path in runai_two.state.iterdir()) == ["host.json", "libvgpu"]
+    assert {path.name for path in runai_two.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
 
 
 def test_gpus_that_the_spec_grants(runai_two: Runai) -> None:
     """A node that the person gave, here a simulated one, decides; so does an NVIDIA image's `all` not."""
     nodes = [f"--volume={runai_two.simhost.dev}/{name}:/dev/{name}" for name in ("nvidiactl", "nvidia1")]
     assert shown(runai_two, "1g", *nodes, "--env=NVIDIA_VISIBLE_DEVICES=all") == ["NVIDIA B, 1024 MiB"]
-    assert shown(runai_two, "1g", "--env=NVIDIA_VISIBLE_DEVICES=1") == ["NVIDIA A, 1024 MiB"]
+    assert shown(runai_two, "5g", "--env=NVIDIA_VISIBLE_DEVICES=1") == ["NVIDIA A, 5120 MiB"]
 
 
 def test_each_gpu_has_its_own_account(runai_two: Runai) -> None:

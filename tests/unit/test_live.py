@@ -17,6 +17,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.grant import start_time
 from runai_runtime.host import Host
 from runai_runtime.inventory import Inventory
+from runai_runtime.ledger import Lock, read_ledger
 
 GIB = 1 << 30
 GPUS = [
@@ -104,7 +105,7 @@ def test_every_gpu_and_every_file(host: Host, folder: Path, agent: Agent) -> Non
         [(4 * GIB, 4 * GIB), (2 * GIB, 2 * GIB)],
     )
     assert (folder / "limits").stat().st_ino == inode, "what is mounted in the container is this file"
-    assert sorted(path.name for path in Path(host.state).iterdir()) == ["one"]
+    assert sorted(path.name for path in Path(host.state).iterdir()) == ["lock", "one"]
 
 
 def test_limits_never_get_shorter(host: Host, folder: Path, agent: Agent) -> None:
@@ -135,16 +136,62 @@ def test_all_or_nothing(
     assert files(folder) == before
 
 
-def test_files_that_cannot_be_written(host: Host, folder: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("fails", [1, 2])
+def test_files_that_cannot_be_written(
+    host: Host, folder: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """Where room for the new share can't be written down the agent isn't even told of it."""
+    replace, calls = live.replace_grant, [0]
+
+    def fail(*given: Any) -> None:
+        calls[0] += 1
+        if calls[0] == fails:
+            raise OSError(28, "No space left on device")
+        replace(*given)
 
     before = files(folder)
     monkeypatch.setattr(live, "replace_grant", fail)
     with pytest.raises(RefusalError, match=r"is as it was, since .*: No space left"):
         live.set_share(host, "one", "1g")
-    assert agent.heard[-2:] == [f"share 0 {2 * GIB}\n", f"share 1 {2 * GIB}\n"]
+    assert agent.heard[-2:] == ([] if fails == 1 else [f"share 0 {2 * GIB}\n", f"share 1 {2 * GIB}\n"])
     assert files(folder) == before
+
+
+def neighbour(host: Host, size: int) -> None:
+    """Another container that has SIZE of the second GPU."""
+    folder = Path(host.state, "two")
+    folder.mkdir()
+    creator = {"pid": os.getpid(), "start": start_time(os.getpid())}
+    gpus = [{"index": 1, "uuid": "GPU-1", "guarantee": size, "limit": size, "room": size}]
+    (folder / "grant.json").write_text(json.dumps({"id": "two", "root": "/none", "creator": creator, "gpus": gpus}))
+
+
+def test_what_others_hold_is_not_given_away(host: Host, folder: Path, agent: Agent) -> None:
+    neighbour(host, GIB)
+    before = files(folder)
+    with pytest.raises(RefusalError, match=r"^GPU 1 has 3072 MiB free of 4096 MiB \(two: 1024 MiB\); the new "):
+        live.set_share(host, "one", "4g")
+    assert agent.heard == []
+    assert files(folder) == before
+    live.set_share(host, "one", "3g")
+    assert files(folder)[1] == [(3 * GIB, 3 * GIB)] * 2
+
+
+def test_until_the_agent_has_answered_both_shares_count(
+    host: Host, folder: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[dict[str, int]] = []
+
+    def look(*given: Any) -> int:
+        with Lock(host):
+            held.append(read_ledger(host).holders["GPU-1"])
+        return tell(*given)
+
+    tell = live.tell
+    monkeypatch.setattr(live, "tell", look)
+    live.set_share(host, "one", "1g")
+    live.set_share(host, "one", "3g")
+    assert [there["one"] for there in held] == [2 * GIB, 2 * GIB, 3 * GIB, 3 * GIB]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from runai_runtime import spec as specs
 from runai_runtime.compat import ImageDriver
 from runai_runtime.edits import AddDevice, AddHook, RemoveGuards
 from runai_runtime.errors import RefusalError
-from runai_runtime.grant import by_minor, by_wish, write_grant
+from runai_runtime.grant import by_minor, by_wish, count_of, write_grant
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 from runai_runtime.plan import OURS, make_plan, preloaded, search_folders
@@ -222,16 +222,17 @@ def test_edits_are_made_once() -> None:
 
 
 def test_which_gpus(inventory: Inventory) -> None:
-    def chosen(wish: str | None) -> list[int]:
+    def chosen(wish: str) -> list[int]:
         return [gpu.index for gpu in by_wish(inventory, wish)]
 
-    assert chosen(None) == chosen("1") == chosen("device=0") == chosen("GPU-0") == chosen("0,") == [0]
-    assert chosen("all") == chosen("2") == chosen("0,1") == [0, 1]
+    assert chosen("device=0") == chosen("GPU-0") == chosen("0,") == [0]
+    assert chosen("all") == chosen("0,1") == [0, 1]
+    assert [count_of(inventory, wish) for wish in (None, "1", "2", "all", "0,1", "GPU-0")] == [1, 1, 2, 0, 0, 0]
     assert chosen("1,0,1") == [1, 0]
     assert [gpu.index for gpu in by_minor(inventory, [7])] == [0]
     for wish in ("", "0", "3", "99999999999999999999", "x", ",", "2,3", "device=", "ALL", "-1"):
         with pytest.raises(RefusalError):
-            by_wish(inventory, wish)
+            count_of(inventory, wish) or by_wish(inventory, wish)
     with pytest.raises(RefusalError, match="nvidia3"):
         by_minor(inventory, [3])
 

@@ -14,7 +14,14 @@ from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration
 from tests.simgpu.host import SimHost
 
-PLACES = {"runai": ".", "runai-two": "two", "runai-agent": "b", "runai-interposer": "i", "runai-cut": "x"}
+PLACES = {
+    "runai": ".",
+    "runai-two": "two",
+    "runai-agent": "b",
+    "runai-interposer": "i",
+    "runai-cut": "x",
+    "runai-refused": "r",
+}
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
 

@@ -5,14 +5,10 @@
 #include <stdint.h>
 #include <time.h>
 
-static inline int64_t now_ns(void) {
+static inline int64_t now_ms(void) {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static inline int64_t now_ms(void) {
-    return now_ns() / 1000000;
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 #endif

@@ -12,6 +12,9 @@ void container_set_folder(int folder);
  * Later its pid may be another's. Also while a call is held, for who hands it over otherwise. */
 void container_find(void);
 
+/* Opens its root; -1. */
+int container_root(void);
+
 /* Kills it, and with it the container. */
 bool container_end(void);
 

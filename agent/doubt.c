@@ -1,5 +1,4 @@
 #include "doubt.h"
-#include "clock.h"
 #include "driver.h"
 #include "holdings.h"
 #include "process.h"
@@ -14,10 +13,8 @@
  * (managed memory is in no figure) that would leave all of them in doubt, and each is looked at. */
 #define CALM ((uint64_t)16 << 20)
 
-/* In so short a look no neighbour can have given back memory and taken as much again: these two calls take 60 µs together
- * (measured on an H100, where a look takes 25). Otherwise so many looks in a row are for one credit, each with up to so many
- * readings of the used memory: no rhythm that he could keep. */
-#define QUICK_NS 50000
+/* Beside a neighbour so many looks in a row are for one credit, each with up to so many readings of the used memory: no
+ * rhythm that he could keep. */
 #define SAMPLES 16
 #define TIMES 4
 
@@ -180,17 +177,13 @@ static bool look(unsigned gpu, unsigned readings, uint64_t *hidden, uint64_t *ot
 /* A neighbour who has memory at both ends of a look and none in between hides as much. */
 static bool look_often(unsigned gpu) {
     uint64_t hidden = 0, others = 0;
-    int64_t begin = now_ns();
     if (!look(gpu, 1, &found[gpu].hidden, &found[gpu].others))
         return false;
-    bool quick = now_ns() - begin <= QUICK_NS;
-    for (unsigned i = 1; i < SAMPLES && !quick && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
+    for (unsigned i = 1; i < SAMPLES && found[gpu].others && found[gpu].hidden < kept[gpu] + fresh[gpu]; i++) {
         uint8_t more = 0;
         (void)getrandom(&more, sizeof more, GRND_NONBLOCK);
-        begin = now_ns();
         if (!look(gpu, 1 + more % TIMES, &hidden, &others))
             return false;
-        quick = now_ns() - begin <= QUICK_NS;
         if (hidden > found[gpu].hidden) {
             found[gpu].hidden = hidden;
             found[gpu].others = others;

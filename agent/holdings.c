@@ -30,7 +30,7 @@ struct memory {
 };
 
 static struct client clients[CLIENTS];
-static size_t clients_end, live_clients; /* no entry from clients_end on is taken */
+static size_t clients_end; /* no entry from clients_end on is taken */
 static struct client *newest; /* while it isn't confirmed */
 
 /* Open addressing, by root and handle; as many places as a power of two. */
@@ -54,10 +54,6 @@ uint64_t holdings_used(unsigned gpu) {
     return memory_bytes[gpu] + hidden_bytes[gpu];
 }
 
-size_t holdings_clients(void) {
-    return live_clients;
-}
-
 static struct client *find_client(uint32_t root) {
     for (size_t i = 0; i < clients_end; i++)
         if (clients[i].root == root)
@@ -78,7 +74,6 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
     *client = (struct client){.root = root, .file = copy, .remote = remote, .process = process};
     if (client == &clients[clients_end])
         clients_end++;
-    live_clients++;
     process->clients++;
     newest = client;
     return client;
@@ -303,7 +298,6 @@ void client_remove(struct client *client) {
     (void)close(client->file);
     client->process->clients--;
     memset(client, 0, sizeof *client);
-    live_clients--;
     while (clients_end > 0 && !clients[clients_end - 1].root)
         clients_end--;
 }

@@ -37,9 +37,6 @@ struct client *client_of(struct process *process, uint32_t root, int file, int r
 int holdings_file(const struct process *process, uint32_t root, int remote);
 void holdings_done(void);
 
-/* How many there are. */
-size_t holdings_clients(void);
-
 /* The driver has taken a call of CLIENT: it is one, and of that file. */
 void client_confirm(struct client *client);
 

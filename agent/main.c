@@ -155,7 +155,6 @@ int main(int argc, char **argv) {
         return 1;
     journal_open(folder);
     container_set_folder(folder);
-    managed_set_folder(folder);
     if (!config_read(folder, &config) || !driver_find_nodes(&config) || !share_open(folder, &config) ||
         !privilege_drop() || !watchdog_start()) {
         journal("the agent can't start: its configuration or a device file isn't as it should be");

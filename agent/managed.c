@@ -2,7 +2,7 @@
 #include "account_page.h"
 #include "cleanup.h"
 #include "clock.h"
-#include "io.h"
+#include "container.h"
 #include "mappings.h"
 #include "process.h"
 #include "share.h"
@@ -10,8 +10,6 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -20,21 +18,13 @@
 #define OTHER_MAPPINGS ((uint64_t)8 << 20)
 #define OTHER_PART 16
 
-static int state = -1, account = -1;
+static int account = -1;
 static uint64_t seen[ACCOUNT_GPUS], beyond;
 static struct account_slot slots[ACCOUNT_SLOTS]; /* as they were read last */
 
-void managed_set_folder(int folder) {
-    state = folder;
-}
-
-/* STATE/pid is the container's first process, written before it ran anything of its own. */
+/* Looked for when memory is first asked for: it is made after us. */
 static int open_account(void) {
-    char text[32], path[48];
-    if (read_file(state, "pid", text, sizeof text) <= 0)
-        return -1;
-    (void)snprintf(path, sizeof path, "/proc/%ld/root", strtol(text, NULL, 10));
-    cleanup_close int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int root = container_root();
     if (root < 0)
         return -1;
     struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,

@@ -5,9 +5,6 @@
 
 #include <stdint.h>
 
-/* Where the state directory is. The page is looked for when memory is first asked for: it is made after us. */
-void managed_set_folder(int folder);
-
 /* Bytes of managed memory on GPU that living processes have in the account now; and at the last such look. */
 uint64_t managed_look(unsigned gpu);
 uint64_t managed_in_account(unsigned gpu);

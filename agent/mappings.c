@@ -146,7 +146,7 @@ static void enter(const struct look *look) {
     if (entry && entry->pid == process->pid) {
         entry->mapped = look->bytes;
     } else if (process_end() == PROCESSES) {
-        (void)syscall(SYS_pidfd_send_signal, certain, SIGKILL, NULL, 0);
+        (void)pidfd_kill(certain);
         journal("process %d was ended: it had managed memory, and %d processes that use the GPU were there already",
                 (int)process->pid, PROCESSES);
     }

@@ -8,8 +8,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -91,11 +89,6 @@ static int open_cgroup(int state) {
 
 /* ---- whose they are ------------------------------------------------------------------------------------------- */
 
-static bool lives(int process) {
-    struct pollfd ended = {.fd = process, .events = POLLIN};
-    return poll(&ended, 1, 0) == 0;
-}
-
 static int open_namespace(pid_t pid, const char *name) {
     char path[48];
     (void)snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, name);
@@ -135,13 +128,13 @@ static bool is_in_pid_namespace(pid_t pid) {
 static bool has_its_mounts(pid_t pid) {
     cleanup_close int its = open_namespace(pid, "mnt"), first = open_namespace(own.pid, "mnt"),
                       ours = open_namespace(getpid(), "mnt");
-    return ours >= 0 && is_same(its, first) && !is_same(first, ours) && lives(own.first);
+    return ours >= 0 && is_same(its, first) && !is_same(first, ours) && pidfd_lives(own.first);
 }
 
 int members_open(pid_t pid) {
     cleanup_close int process = own.folder < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
     bool certain = process >= 0 && (is_in_pid_namespace(pid) || has_its_mounts(pid));
-    return certain && lives(process) ? take_fd(&process) : -1; /* then the pid was its own until now */
+    return certain && pidfd_lives(process) ? take_fd(&process) : -1; /* then the pid was its own until now */
 }
 
 void members_find(int state, int first, pid_t pid) {
@@ -149,7 +142,7 @@ void members_find(int state, int first, pid_t pid) {
     own.first = first;
     own.pid = pid;
     own.pid_namespace = open_pid_namespace(pid);
-    if (lives(first))
+    if (pidfd_lives(first))
         own.folder = take_fd(&folder);
 }
 
@@ -211,7 +204,7 @@ static size_t kill_all(void) {
     size_t count = members_list(list), killed = 0;
     for (size_t i = 0; i < count; i++) {
         cleanup_close int process = list[i] == own.pid ? -1 : members_open(list[i]);
-        killed += process >= 0 && syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0) == 0;
+        killed += process >= 0 && pidfd_kill(process);
     }
     return killed;
 }

@@ -32,9 +32,17 @@ size_t process_end(void) {
     return table_end;
 }
 
-bool process_lives(const struct process *process) {
-    struct pollfd ended = {.fd = process->handle, .events = POLLIN};
+bool pidfd_lives(int handle) {
+    struct pollfd ended = {.fd = handle, .events = POLLIN};
     return poll(&ended, 1, 0) == 0;
+}
+
+bool pidfd_kill(int handle) {
+    return syscall(SYS_pidfd_send_signal, handle, SIGKILL, NULL, 0) == 0;
+}
+
+bool process_lives(const struct process *process) {
+    return pidfd_lives(process->handle);
 }
 
 bool process_has_pid(const struct process *process) {

@@ -43,6 +43,10 @@ int process_descriptor(const struct process *process, int fd);
 /* Opens /proc/THREAD/maps of a thread of it that has its address space, which is in *THREAD then; -1. */
 int process_maps(const struct process *process, pid_t *thread);
 
+/* Whether the process of a pidfd lives; ends it. */
+bool pidfd_lives(int handle);
+bool pidfd_kill(int handle);
+
 /* Whether a thread of it does: one that only wasn't waited for has ended. */
 bool process_lives(const struct process *process);
 

@@ -8,10 +8,7 @@
 #include "process.h"
 #include "share.h"
 
-#include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* Above the share by more than this part of it, for so many looks: what moves while it is looked at is no excess. */
 #define TOLERANCE 100
@@ -69,7 +66,7 @@ static void judge(unsigned gpu, uint64_t outside, const struct excess *excess) {
     looks_above[gpu] = 0;
     const char *whole = "";
     if (lives) {
-        (void)syscall(SYS_pidfd_send_signal, excess->process->handle, SIGKILL, NULL, 0);
+        (void)pidfd_kill(excess->process->handle);
     } else { /* others have its file, and which they are can't be told */
         whole = ", with its container, in which others keep that after its end";
         if (!container_end())

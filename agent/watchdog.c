@@ -1,15 +1,14 @@
 #include "watchdog.h"
+#include "clock.h"
 #include "journal.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-/* A page that has to come back from swap takes far less. */
 #define TICK_MS 500
 /* Ticks. A page that a host short of memory fetches from a slow disk may take seconds; tests have less time. */
 #ifndef PATIENCE
@@ -45,27 +44,21 @@ static void sleep_until_entered(uint64_t seen) {
         (void)syscall(SYS_futex, &awake, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 }
 
-static void end_process(const struct process *process) {
-    (void)syscall(SYS_pidfd_send_signal, process->handle, SIGKILL, NULL, 0);
-}
-
 static void end_all(void) {
     const struct process *table = process_table();
     for (size_t i = 0; i < process_end(); i++)
         if (table[i].pid)
-            end_process(&table[i]);
+            (void)pidfd_kill(table[i].handle);
 }
 
-/* One process after the other could keep us waiting: the second within so many seconds is no accident. */
-#define REPEATED 60
+/* One process after the other could keep us waiting: the second within a minute is no accident. */
+#define REPEATED_MS 60000
 
 static bool is_repeated(void) {
-    static int64_t before = -REPEATED;
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t since = (int64_t)now.tv_sec - before;
-    before = (int64_t)now.tv_sec;
-    return since < REPEATED;
+    static int64_t before = -REPEATED_MS;
+    int64_t since = now_ms() - before;
+    before += since;
+    return since < REPEATED_MS;
 }
 
 /* The table holds still: whoever changes it waits, at last for us. First goes the one whose page it is, with which a
@@ -75,7 +68,7 @@ static void act(const struct process *process, unsigned ticks) {
     if (ticks == PATIENCE && !is_repeated()) {
         journal("process %d was ended: its memory kept the agent waiting for %d ms", (int)process->pid,
                 PATIENCE * TICK_MS);
-        end_process(process);
+        (void)pidfd_kill(process->handle);
     } else if (ticks == PATIENCE || ticks == PATIENCE + 1) {
         journal("all processes that asked for device memory were ended: the memory of process %d keeps the agent "
                 "waiting",

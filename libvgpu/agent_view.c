@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 const struct agent_page *agent_page_mapped;
@@ -51,7 +52,11 @@ static void copy(const struct agent_page *page, unsigned gpu, struct figures *fi
     }
 }
 
-#define ROUNDS 1000 /* the agent writes its list in some µs; if it was killed meanwhile, it never ends */
+/* The agent writes its list in some µs. If it lost its processor meanwhile, it gets it within milliseconds; if it was
+   killed, never: then the list is what there is. */
+#define ROUNDS 400
+#define ROUNDS_AWAKE 200
+static const struct timespec NAP = {.tv_nsec = 100000};
 
 bool agent_processes(const struct agent_page *page, unsigned gpu, struct figures *figures)
 {
@@ -60,13 +65,15 @@ bool agent_processes(const struct agent_page *page, unsigned gpu, struct figures
         return false;
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t before = atomic_load(&page->sequence);
-        if (before & 1) {
-            sched_yield();
-            continue;
+        if (!(before & 1)) {
+            copy(page, gpu, figures);
+            if (atomic_load(&page->sequence) == before)
+                return true;
         }
-        copy(page, gpu, figures);
-        if (atomic_load(&page->sequence) == before)
-            return true;
+        if (round < ROUNDS_AWAKE)
+            sched_yield();
+        else
+            nanosleep(&NAP, NULL);
     }
     copy(page, gpu, figures);
     return true;

@@ -21,6 +21,7 @@ PLACES = {
     "runai-interposer": "i",
     "runai-cut": "x",
     "runai-eight": "8",
+    "runai-refused": "r",
 }
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 
@@ -70,22 +71,24 @@ def runai_two(folder: Path, engine: Engine) -> Iterator[Runai]:
         yield Runai(engine, host, config, program, "runai-two")
 
 
+def bounded_by(enforcement: str, runtime: str, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """RUNTIME of the same engine and GPU host, with that in its configuration."""
+    place = folder / PLACES[runtime]
+    config = configuration(place, simhost) | {"enforcement": enforcement}
+    configure(config, place / "config.json", place / "runai-runtime")
+    return Runai(engine, simhost, config, place / "runai-runtime", runtime)
+
+
 @pytest.fixture(scope="session")
 def runai_agent(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     """The same engine and GPU host, where the agent bounds the containers."""
-    config = configuration(folder / "b", simhost) | {"enforcement": "agent"}
-    program = folder / "b/runai-runtime"
-    configure(config, folder / "b/config.json", program)
-    return Runai(engine, simhost, config, program, "runai-agent")
+    return bounded_by("agent", "runai-agent", folder, engine, simhost)
 
 
 @pytest.fixture(scope="session")
 def runai_interposer(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     """The same engine and GPU host, where libvgpu alone bounds the containers."""
-    config = configuration(folder / "i", simhost) | {"enforcement": "interposer"}
-    program = folder / "i/runai-runtime"
-    configure(config, folder / "i/config.json", program)
-    return Runai(engine, simhost, config, program, "runai-interposer")
+    return bounded_by("interposer", "runai-interposer", folder, engine, simhost)
 
 
 @pytest.fixture(scope="session", params=["runai_default", "runai_interposer"])

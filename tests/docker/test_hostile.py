@@ -215,11 +215,10 @@ def test_the_kernels_log_is_not_read(runai: Runai, image: Callable[..., str]) ->
 
 
 def test_a_cache_of_slashes(runai: Runai, image: Callable[..., str]) -> None:
+    """It is read within the seconds that a hook has, or the container would not start."""
     some = "x=$(head -c 4000 /dev/zero | tr '\\0' /); for i in $(seq 200); do printf '%slibcuda.so.1\\0' $x; done"
     name = image(f"{some} > /etc/ld.so.cache")
-    start = time.monotonic()
-    runai.run("true", image=name, check=False)
-    assert time.monotonic() - start < 5
+    runai.run("true", image=name)
 
 
 def test_hooks_end_some_time(runai: Runai) -> None:

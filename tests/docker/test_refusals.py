@@ -5,15 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docker.host import Runai, host_mounts, mounts_in
+from runai_runtime.configure import configure
+from tests.docker.conftest import PLACES
+from tests.docker.engine import Engine
+from tests.docker.host import NATIVE, Runai, configuration, host_mounts, mounts_in
+from tests.simgpu.host import SimHost
 
 STATE = {"host.json", "libvgpu", "lock"}
+
+
+@pytest.fixture(scope="module")
+def runai(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """A runtime of the shared engine with files of its own, which can be taken away from under it."""
+    place = folder / PLACES["runai-refused"]
+    copy = shutil.copytree(NATIVE, place / "native")
+    config = configuration(place, simhost) | {"libvgpu": str(copy), "hook": str(copy / "runai-hook")}
+    configure(config, place / "config.json", place / "runai-runtime")
+    return Runai(engine, simhost, config, place / "runai-runtime", "runai-refused")
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +102,8 @@ def test_no_driver(runai: Runai) -> None:
         assert "no NVIDIA driver" in refusal(run(runai))
 
 
-def test_no_device_nodes(runai: Runai, folder: Path) -> None:
-    config = folder / "config.json"
+def test_no_device_nodes(runai: Runai) -> None:
+    config = runai.program.with_name("config.json")
     saved = config.read_text()
     values = json.loads(saved)
     values["driver"]["devices"] = "/nowhere"
@@ -115,8 +130,8 @@ def test_the_hook_is_missing(runai: Runai) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"runtime": "runc"}'])
-def test_a_damaged_configuration(runai: Runai, folder: Path, text: str) -> None:
-    config = folder / "config.json"
+def test_a_damaged_configuration(runai: Runai, text: str) -> None:
+    config = runai.program.with_name("config.json")
     saved = config.read_text()
     config.write_text(text)
     try:
@@ -259,7 +274,7 @@ def test_restore(bundle: Bundle) -> None:
 def test_checkpoint(runai: Runai) -> None:
     container = runai.engine.docker("run", "-d", *runai.arguments(memory="3g"), "runai-test:busybox", "sleep", "60")
     name = container.stdout.strip()
-    arguments: list[str | Path] = ["--root", runai.engine.runtime_root("runai"), "checkpoint", name]
+    arguments: list[str | Path] = ["--root", runai.engine.runtime_root(runai.runtime), "checkpoint", name]
     done = subprocess.run([runai.program, *arguments], capture_output=True, text=True, check=False)
     runai.engine.docker("kill", name)
     runai.engine.docker("wait", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -46,6 +46,16 @@ def test_contexts_that_nobody_made_credit_nothing_for_good(container: Container,
         program.communicate()
 
 
+@pytest.fixture
+def kept(container_with: Callable[..., Container]) -> Iterator[tuple[Container, Container]]:
+    """A container that keeps all of its share without a handle, and a neighbour."""
+    container, neighbour = container_with(), container_with()
+    program = container.start("-w", "uvmhold", "64")
+    assert "times" in line(program)
+    yield container, neighbour
+    program.communicate()
+
+
 @pytest.mark.parametrize("mib", [2, 8])
 def test_what_a_context_gives_back_is_no_proof(container: Container, host: SimHost, mib: int) -> None:
     """It comes back with the free that leaves memory without a handle."""
@@ -56,12 +66,8 @@ def test_what_a_context_gives_back_is_no_proof(container: Container, host: SimHo
         program.communicate()
 
 
-def test_a_neighbours_processes_credit_nothing_for_good(
-    container_with: Callable[..., Container], host: SimHost
-) -> None:
-    container, neighbour = container_with(), container_with()
-    program = container.start("-w", "uvmhold", "64")
-    assert "times" in line(program)
+def test_a_neighbours_processes_credit_nothing_for_good(kept: tuple[Container, Container], host: SimHost) -> None:
+    container, neighbour = kept
     before = host.used()
     holders = [neighbour.start("hold", "2") for _ in range(60)]
     assert {line(one) for one in holders} == {"ready\n"}
@@ -71,19 +77,13 @@ def test_a_neighbours_processes_credit_nothing_for_good(
     wait_for(lambda: host.used() == before)
     time.sleep(LOOKS)
     assert container.run("fill", "64").startswith("0 allocations")
-    program.communicate()
 
 
-def test_a_neighbour_that_allocates_and_frees_credits_nothing(
-    container_with: Callable[..., Container], host: SimHost
-) -> None:
-    container, neighbour = container_with(), container_with()
-    program = container.start("-w", "uvmhold", "64")
-    assert "times" in line(program)
+def test_a_neighbour_that_allocates_and_frees_credits_nothing(kept: tuple[Container, Container], host: SimHost) -> None:
+    container, neighbour = kept
     before = host.used()
     churn = neighbour.start("pairs", "1000000", "900")
     for _ in range(100):
         assert container.run("fill", "64").startswith("0 allocations")
     churn.kill()
     wait_for(lambda: host.used() == before)
-    program.communicate()

@@ -13,13 +13,6 @@ from runai_runtime.errors import RefusalError, log_line
 
 LARGEST_CONFIG = 64 << 20  # bytes of a container's config.json
 
-# What a config.json has in it that asks for a share, or gives a GPU: NVIDIA's device nodes, by their paths or their
-# major number (as Go's and Python's JSON have it), and NVIDIA's hook. JSON can also write a letter as \u00xx, / as \/.
-WORDS = (b"RUNAI_", b"/dev/nvidia", b"nvidia-container", b":195,", b": 195,", b"\\u00", b"\\/")
-# Besides, in the first of two stages: what NVIDIA's runtime looks for; in the second: what the first put in.
-NVIDIA_WORDS = (b"NVIDIA_VISIBLE_DEVICES", b"CUDA_VERSION", b"nvidia")
-GUARDS = (b"runai-hook",)
-
 
 def main(configuration: str, runtime: str, *, enter: str = "", leave: str = "") -> None:
     """Be RUNTIME, the low-level runtime, for a container edited as CONFIGURATION says. Does not return.
@@ -51,7 +44,7 @@ def inspect(line: CommandLine, configuration: str, runtime: str, enter: str, lea
         text = read_regular(path, LARGEST_CONFIG)
     except OSError:
         return  # the real runtime says that better
-    if any(word in text for word in words(enter, leave)):
+    if is_looked_into(text, enter, leave):
         from runai_runtime.prepare import guard, prepare
 
         if enter:
@@ -60,11 +53,22 @@ def inspect(line: CommandLine, configuration: str, runtime: str, enter: str, lea
             prepare(line, configuration, path, text, runtime)
 
 
-def words(enter: str, leave: str) -> tuple[bytes, ...]:
-    """Without any of these a config.json asks for no share and gives no GPU, and need not be parsed: almost every one.
-    ENTER and LEAVE as in main().
+def is_looked_into(text: bytes, enter: str, leave: str) -> bool:
+    """Whether a config.json that reads TEXT may ask for a share or give a GPU. Almost none does, and need not be
+    parsed. ENTER and LEAVE as in main(). A search takes 10 to 20 us, one for a single byte 1.
     """
-    return (*WORDS, *(NVIDIA_WORDS if enter else ()), *(GUARDS if leave else ()))
+    if b"RUNAI_" in text:
+        return True
+    if b"\\" in text and (b"\\u00" in text or b"\\/" in text):  # JSON can also write a letter like that
+        return True
+    # NVIDIA's device nodes and hook; in the first of two stages whatever NVIDIA's runtime looks for.
+    if b"nvidia" in text and (enter or b"/dev/nvidia" in text or b"nvidia-container" in text):
+        return True
+    if b"195," in text and (b":195," in text or b": 195," in text):  # such a node by its number
+        return True
+    if enter and (b"NVIDIA_VISIBLE_DEVICES" in text or b"CUDA_VERSION" in text):
+        return True
+    return leave != "" and b"runai-hook" in text  # what the first stage put in
 
 
 def read_regular(path: str, largest: int) -> bytes:

@@ -90,8 +90,8 @@ def containers(draw: st.DrawFn) -> dict[str, Any]:
     patch["process"]["env"] += [f"{name}={value}" for name, value in environment.items()]
     patch["linux"] = {"devices": draw(mostly(nothing.map(list), st.lists(nodes, max_size=2)))}
     patch["mounts"] = draw(mostly(nothing.map(list), st.lists(mounts, max_size=2)))
-    for section in ("process", "linux"):
-        patch[section] |= draw(mostly(nothing, st.dictionaries(st.text(max_size=6), junk, max_size=1)))
+    for key in ("process", "linux"):
+        patch[key] |= draw(mostly(nothing, st.dictionaries(st.text(max_size=6), junk, max_size=1)))
     sections = st.sampled_from(["process", "linux", "mounts", "hooks", "root", "annotations"])
     patch |= draw(mostly(nothing, st.dictionaries(sections | st.text(max_size=6), junk, max_size=1)))
     return patch

@@ -168,8 +168,15 @@ class Bundle:
         subprocess.run(["/bin/tar", "-xf", folder / "image.tar", "-C", folder / "rootfs"], check=True)
 
     def run(self, container: str = "bundle") -> subprocess.CompletedProcess[str]:
-        options = ["--root", self.folder / "root", "--log", self.folder / "log", "--log-format", "json"]
-        command = [self.runai.program, *options, "run", "--bundle", self.folder, container]
+        options: list[str | Path] = [
+            "--root",
+            self.folder / "root",
+            "--log",
+            self.folder / "log",
+            "--log-format",
+            "json",
+        ]
+        command: list[str | Path] = [self.runai.program, *options, "run", "--bundle", self.folder, container]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
         )

@@ -12,6 +12,7 @@ import pytest
 from runai_runtime import prepare as module
 from runai_runtime.commandline import CommandLine
 from runai_runtime.errors import RefusalError
+from runai_runtime.grant import remove_grant
 from runai_runtime.inventory import Inventory
 from runai_runtime.plan import OURS
 
@@ -87,7 +88,7 @@ class Prepared:
         if (grant / "limits").exists():
             lines = [line.split() for line in (grant / "limits").read_text().splitlines()]
             limits = {uuid: int(size) for uuid, size, _ in lines}
-            module.grants.remove_grant(str(grant))
+            remove_grant(str(grant))
         assert bool(refusal and limits) is False
         assert not (self.folder / "s").exists() or not list((self.folder / "s").iterdir())
         return Outcome(refusal, json.loads(path.read_bytes()), limits)

@@ -18,12 +18,12 @@ from tests.unit.prepared import GIB, TOTAL, Prepared
 NODE = {"linux": {"devices": [{"path": "/dev/nvidia1", "type": "c", "major": 195, "minor": 1}]}}
 RENAMED = {"linux": {"devices": [{"path": "/dev/x", "type": "c", "major": 195, "minor": 1}]}}
 MOUNT = {"mounts": [{"destination": "/dev/nvidia1", "source": "/sim/nvidia1"}]}
-HOOK = {
+HOOK: dict[str, Any] = {
     "hooks": {"prestart": [{"path": "/usr/bin/nvidia-container-runtime-hook"}]},
     "process": {"env": ["NVIDIA_VISIBLE_DEVICES=1"]},
 }
-GIVEN = {"node": NODE, "renamed": RENAMED, "mount": MOUNT, "hook": HOOK}
-NOT_GIVEN = {
+GIVEN: dict[str, dict[str, Any]] = {"node": NODE, "renamed": RENAMED, "mount": MOUNT, "hook": HOOK}
+NOT_GIVEN: dict[str, dict[str, Any]] = {
     "nothing": {},
     "an image's ENV": {"process": {"env": ["NVIDIA_VISIBLE_DEVICES=all"]}},
     "a hook with nothing to show": {"hooks": HOOK["hooks"], "process": {"env": ["NVIDIA_VISIBLE_DEVICES=void"]}},

@@ -38,7 +38,7 @@ wishes = mostly(
     st.sampled_from(["all", "0", "1", "0,1", "GPU-1", "2", "device=1"]),
     st.sampled_from(["none", "void", "7", "MIG-1", "0:1", "", ","]) | st.text(max_size=4),
 )
-nothing = st.just({})
+nothing: st.SearchStrategy[Any] = st.just({})
 asks = st.one_of(
     nothing,
     *(st.fixed_dictionaries({name: amounts}) for name in (MEMORY, LIMIT, GUARANTEE)),

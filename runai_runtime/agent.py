@@ -19,6 +19,7 @@ from runai_runtime.seccomp import HoldAtDriver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
+    from collections.abc import Sequence
     from typing import Any
 
     from runai_runtime.edits import Edit
@@ -42,11 +43,10 @@ PARAMS = {535: 120, **dict.fromkeys((545, 550, 555, 560, 565, 570, 575, 580, 590
 # Device memory can be asked for here as well, by ioctls that the agent doesn't know: DRM and modeset. The numbers are
 # the kernel's (Documentation/admin-guide/devices.txt) and the driver's.
 DRM, NVIDIA, NVIDIACTL, MODESET = 226, 195, 255, 254
-OTHER_DOORS = ("/dev/dri", "/dev/nvidia-modeset")
-DENIED: tuple[dict[str, Any], ...] = (
-    {"allow": False, "type": "c", "major": DRM, "access": "rwm"},
-    {"allow": False, "type": "c", "major": NVIDIA, "minor": MODESET, "access": "rwm"},
-)
+DENIED: dict[str, dict[str, Any]] = {
+    "/dev/dri": {"allow": False, "type": "c", "major": DRM, "access": "rwm"},
+    "/dev/nvidia-modeset": {"allow": False, "type": "c", "major": NVIDIA, "minor": MODESET, "access": "rwm"},
+}
 
 
 def host_fault(inventory: Inventory, runtime: str) -> str:
@@ -90,7 +90,7 @@ class Agent:
         self.params = params_of(inventory.driver)
         self.shares = shares
         self.hold = HoldAtDriver(os.path.join(folder, "agent"), inventory.flags.get(runtime, ()))
-        self.doors = CloseOtherDoors([share.gpu.minor for share in shares])
+        self.doors = CloseOtherDoors([share.gpu.minor for share in shares], host.devices_let_in)
         self.sockets: list[_socket.socket] = []
 
     def edits(self) -> list[Edit]:
@@ -99,7 +99,8 @@ class Agent:
 
     def description(self) -> dict[str, Any]:
         """For the grant, once the edits are applied."""
-        return {"by": "agent", "removed": self.doors.removed}
+        let_in = {"let_in": self.doors.let_in} if self.doors.let_in else {}
+        return {"by": "agent", "removed": self.doors.removed, **let_in}
 
     def put(self, folder: str, owner: tuple[int, int] | None) -> None:
         """All that the agent needs, into the unfinished FOLDER. OWNER is the container's root on the host: its runtime
@@ -176,11 +177,13 @@ def listen(path: str) -> _socket.socket:
 
 class CloseOtherDoors:
     """Takes the devices out by which device memory can be had without the agent: what isn't of the GPUs with the minor
-    numbers MINORS.
+    numbers MINORS. LET_IN: of the paths in DENIED, those that stay, and aren't bounded then.
     """
 
-    def __init__(self, minors: list[int]) -> None:
-        self.kept = {NVIDIACTL, *minors}
+    def __init__(self, minors: list[int], let_in: Sequence[str] = ()) -> None:
+        self.let_in = list(let_in)
+        self.closed = {door: rule for door, rule in DENIED.items() if door not in let_in}
+        self.kept = {NVIDIACTL, *minors, *([MODESET] if "/dev/nvidia-modeset" in let_in else [])}
         self.removed: list[str] = []  # for whoever reads the grant
 
     def apply(self, spec: Spec) -> None:
@@ -191,8 +194,9 @@ class CloseOtherDoors:
                 self.removed += [describe(entry) for entry in parent[key] if self.is_door(entry)]
                 parent[key] = [entry for entry in parent[key] if not self.is_door(entry)]
         # The last rule counts, and a rule that was there may allow everything.
-        rules = [rule for rule in resources.get("devices") or [] if rule not in DENIED]
-        resources["devices"] = [*rules, *(dict(rule) for rule in DENIED)]
+        closed = self.closed.values()
+        rules = [rule for rule in resources.get("devices") or [] if rule not in closed]
+        resources["devices"] = [*rules, *(dict(rule) for rule in closed)]
 
     def is_door(self, entry: object) -> bool:
         """Whether a device, a mount or a cgroup's leave is for such a device, by its paths or its number."""
@@ -200,11 +204,13 @@ class CloseOtherDoors:
             return False
         paths = [entry[key] for key in ("path", "destination", "source") if isinstance(entry.get(key), str)]
         real = [os.path.realpath(path) for path in paths if "\0" not in path]
-        if any(path == door or path.startswith(f"{door}/") for path in real for door in OTHER_DOORS):
+        if any(path == door or path.startswith(f"{door}/") for path in real for door in self.closed):
             return True
         if entry.get("type") not in ("c", "u"):
             return False
-        return entry.get("major") == DRM or (entry.get("major") == NVIDIA and entry.get("minor") not in self.kept)
+        if entry.get("major") == DRM:
+            return "/dev/dri" in self.closed
+        return entry.get("major") == NVIDIA and entry.get("minor") not in self.kept
 
 
 def describe(entry: dict[str, Any]) -> str:

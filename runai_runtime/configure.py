@@ -11,9 +11,10 @@ from typing import Any
 
 from runai_runtime.agent import host_fault, refusal_of
 from runai_runtime.errors import RefusalError
-from runai_runtime.host import Host, check, read_host
+from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
 from runai_runtime.plan import OURS, need
+from runai_runtime.schema import fault_of
 from runai_runtime.verify import refuse_faults
 
 PACKAGE = Path(__file__).resolve().parent
@@ -57,9 +58,9 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     when something that is needed is missing, or our libraries are damaged.
     """
     values = defaults() | config
-    fault = check(values)
+    fault = fault_of(values)
     if fault:
-        raise RefusalError(f"the configuration can't be used: {fault}")
+        raise RefusalError(f"the configuration can't be used: {fault}; docs/configuration.md has all keys")
     for path in (values["runtime"], values["hook"], *(f"{values['libvgpu']}/{name}" for name in OURS)):
         if not os.path.isfile(path):
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
@@ -103,7 +104,7 @@ def second_stage(behind: dict[str, str], values: dict[str, Any], config_path: Pa
 def is_nvidia(values: dict[str, Any]) -> bool:
     """Whether `runtime` is NVIDIA's, or "behind_nvidia" says that it edits containers as that does."""
     names = (os.path.basename(path) for path in (values["runtime"], os.path.realpath(values["runtime"])))
-    return "behind_nvidia" in values or any("nvidia-container-runtime" in name for name in names)
+    return bool(values.get("behind_nvidia")) or any("nvidia-container-runtime" in name for name in names)
 
 
 def runtimes_behind(values: dict[str, Any]) -> dict[str, str]:

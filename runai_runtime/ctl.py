@@ -12,9 +12,10 @@ import typer
 from runai_runtime.configure import NATIVE
 from runai_runtime.configure import configure as set_up
 from runai_runtime.errors import RefusalError
-from runai_runtime.host import DEFAULT_PATH, Host, read_host
+from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
 from runai_runtime.report import as_json, as_table
 from runai_runtime.scan import bounded_libraries, library_folders
+from runai_runtime.shim import read_regular
 from runai_runtime.verify import verify as look_at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
@@ -43,8 +44,8 @@ def read_values(config: Path) -> dict[str, Any]:
     if not config.exists():
         return {}
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_regular(str(config), LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise RefusalError(f"{config} can't be read ({error}); mend it, or move it away") from error
     if not isinstance(values, dict):
         raise RefusalError(f"{config} is no JSON object; mend it, or move it away")

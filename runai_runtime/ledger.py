@@ -12,6 +12,7 @@ import time
 
 from runai_runtime import grant as grants
 from runai_runtime.errors import RefusalError, reason
+from runai_runtime.host import NO_SHARE
 from runai_runtime.placement import NoRoomError, place
 from runai_runtime.request import Amount
 
@@ -88,7 +89,7 @@ class Ledger:
 
     def __init__(self, host: Host) -> None:
         self.overcommit = host.overcommit
-        self.reserve = Amount("reserve", host.reserve) if host.reserve else None
+        self.reserve = Amount("reserve", host.reserve) if host.reserve != NO_SHARE else None
         self.holders: dict[str, dict[str, int]] = {}  # by UUID, then by container
 
     def add(self, container: str, gpus: list[dict[str, Any]]) -> None:

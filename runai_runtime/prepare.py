@@ -15,11 +15,13 @@ from runai_runtime.compat import describe, image_driver
 from runai_runtime.edits import AddGuard, RemoveGuards
 from runai_runtime.errors import RefusalError, log_line, quoted, reason
 from runai_runtime.host import Host, read_host
+from runai_runtime.hostlog import note
 from runai_runtime.inventory import Inventory, read_inventory
 from runai_runtime.ledger import Admission
 from runai_runtime.mps import refuse_servers
 from runai_runtime.placement import Choice
 from runai_runtime.plan import OURS, make_plan, need, preloaded, search_folders
+from runai_runtime.policy import default_share, request_for_given, within_largest
 from runai_runtime.request import MEMORY, Request, read_request
 from runai_runtime.toolkit import VISIBLE, visible_devices
 from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_of_reach
@@ -28,9 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runai_runtime.agent import Agent
     from runai_runtime.grant import Share
+    from runai_runtime.request import Amount
     from runai_runtime.spec import Spec
-
-LARGEST_CONFIG = 64 << 20
 
 NOT_WANTED = 'the configuration has "enforcement": "interposer"'
 
@@ -41,15 +42,16 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     """
     spec = parse(path, text)
     environment = specs.environment_of(spec)
-    request = request_of(line, spec, environment)
+    request = request_of(line, configuration, spec, environment)
     if request is None:
+        take_guards_out(path, spec)
         return
     refuse_shared_root(spec)
     host = read_host(configuration)
     refuse_unbounded(spec, host)
     refuse_servers(spec, environment)
     inventory = read_inventory(host)
-    choice = choose(spec, request, inventory, environment)
+    choice = within_largest(host, request, choose(spec, request, inventory, environment))
     folder = grants.directory(host, line.container)
     rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
     search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
@@ -76,7 +78,9 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     started = 0
     try:
         started = agent.start() if agent else 0
-        log_line(log, "info", f"libvgpu alone keeps the share of the GPU: {why}" if why else "an agent keeps the share")
+        said = f"libvgpu alone keeps the share of the GPU: {why}" if why else "an agent keeps the share"
+        log_line(log, "info", said)
+        note(host.log, "info", said, line.container)
         replace(path, json.dumps(spec).encode())
     except BaseException:
         if agent:
@@ -117,24 +121,38 @@ def guard(line: CommandLine, configuration: str, path: str, text: bytes, folder:
     it first, and then starts the program in FOLDER (docs/architecture.md, "The second stage").
     """
     spec = parse(path, text)
-    if request_of(line, spec, specs.environment_of(spec)) is None:
-        return
+    asked = request_of(line, configuration, spec, specs.environment_of(spec)) is not None
     host = read_host(configuration)
+    if not asked and host.without_request == "leave":
+        return
     for stage in ("prestart", "createContainer"):
         AddGuard(stage, need(host.hook), folder).apply(spec)
     replace(path, json.dumps(spec).encode())
 
 
-def request_of(line: CommandLine, spec: Spec, environment: dict[str, str]) -> Request | None:
-    request = read_request(specs.annotations_of(spec), environment)
+def take_guards_out(path: str, spec: Spec) -> None:
+    """Of a container that turned out to be given no GPU."""
+    before = json.dumps(spec)
+    RemoveGuards().apply(spec)
+    after = json.dumps(spec)
+    if after != before:
+        replace(path, after.encode())
+
+
+def request_of(line: CommandLine, configuration: str, spec: Spec, environment: dict[str, str]) -> Request | None:
+    """What the container asks for, or the host's configuration has it ask for."""
+
+    def default() -> Amount | None:
+        return default_share(read_host(configuration))
+
+    request = read_request(specs.annotations_of(spec), environment, default)
+    request = request or request_for_given(configuration, spec, environment)
     if request is not None and line.command == "restore":
         raise RefusalError("a container with a share of a GPU can't be restored; start it anew")
     return request
 
 
 def parse(path: str, text: bytes) -> Spec:
-    if len(text) > LARGEST_CONFIG:
-        raise RefusalError(f"{path} has {len(text)} bytes, and more than {LARGEST_CONFIG} can't be right")
     try:
         spec = json.loads(text)
     except (ValueError, RecursionError) as error:

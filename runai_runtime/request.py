@@ -10,7 +10,7 @@ from runai_runtime.errors import RefusalError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MEMORY = "RUNAI_GPU_MEMORY"
 GUARANTEE = "RUNAI_GPU_MEMORY_REQUEST"
@@ -99,9 +99,13 @@ def refuse_unknown(names: Mapping[str, str]) -> None:
             raise RefusalError(f"{quoted(name)} is no setting of runai-runtime; it has {', '.join(sorted(NAMES))}")
 
 
-def read_request(annotations: Mapping[str, str], environment: Mapping[str, str]) -> Request | None:
+def read_request(
+    annotations: Mapping[str, str],
+    environment: Mapping[str, str],
+    default: Callable[[], Amount | None] = lambda: None,
+) -> Request | None:
     """The container's request, None if it has none. With any annotation the environment, which an image can set,
-    has no say.
+    has no say. DEFAULT gives the share of one that names GPUs alone; it is asked only then.
 
     Raises RefusalError for a value that is malformed.
     """
@@ -122,6 +126,9 @@ def read_request(annotations: Mapping[str, str], environment: Mapping[str, str])
     sure = guarantee or memory or limit
     gpus = source.get(GPUS)
     if most is None or sure is None:
+        share = default() if gpus is not None else None
+        if share is not None:
+            return Request(share, share, gpus)
         if gpus is not None:
             raise RefusalError(
                 f"{GPUS} is set and no share of their memory is: set {MEMORY} as well ({EXAMPLES}; 1 is the whole GPU)",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 
 DEVICE = "/dev/nvidia"
+NVIDIA = 195  # the major number of GPUs (Documentation/admin-guide/devices.txt), minors as in the path
+FIRST_CONTROL = 254  # nvidia-modeset, nvidiactl
 
 
 def section(parent: object, key: str) -> dict[str, Any]:
@@ -61,7 +63,15 @@ def device_minors(spec: Spec) -> list[int]:
     paths = [device.get("path") for device in entries(section(spec, "linux"), "devices")]
     paths += [mount.get("destination") for mount in entries(spec, "mounts")]
     numbers = [path[len(DEVICE) :] for path in paths if isinstance(path, str) and path.startswith(DEVICE)]
-    return sorted({int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 6})
+    named = {int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 6}
+    return sorted(named | renamed_minors(spec))
+
+
+def renamed_minors(spec: Spec) -> set[int]:
+    """Those by the nodes' own numbers: `--device /dev/nvidia0:/dev/x` gives a GPU under another name."""
+    nodes = entries(section(spec, "linux"), "devices")
+    minors = [node.get("minor") for node in nodes if node.get("type") in ("c", "u") and node.get("major") == NVIDIA]
+    return {minor for minor in minors if isinstance(minor, int) and 0 <= minor < FIRST_CONTROL}
 
 
 def mounted_beside(spec: Spec, beginnings: Iterable[str]) -> list[str]:

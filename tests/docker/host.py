@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runai_runtime.grant import KEPT
 from tests.docker import images
 from tests.docker.engine import Engine
 from tests.simgpu.host import SimHost
@@ -108,6 +109,11 @@ def changed(runai: Runai, container: str) -> str:
     lines = sorted(runai.engine.docker("diff", container).stdout.splitlines())
     kept = ("C /usr", "C /usr/local", "C /usr/local/bin", f"A {CUDASH}", "C /etc", "C /dev", "C /usr/bin", "C /usr/lib")
     return "\n".join(line for line in lines if line not in kept and not line.startswith("C "))
+
+
+def grants_in(state: Path) -> list[str]:
+    """What lies in STATE besides what stays there."""
+    return sorted({path.name for path in state.iterdir()} - KEPT)
 
 
 def host_mounts() -> list[str]:

@@ -11,7 +11,7 @@ from runai_runtime.configure import configure
 from tests.docker.agents import FILL, FILLED, agents, tools, wait_for
 from tests.docker.conftest import PLACES
 from tests.docker.engine import Engine
-from tests.docker.host import Runai, configuration, host_mounts, mounts_in
+from tests.docker.host import Runai, configuration, grants_in, host_mounts, mounts_in
 from tests.simgpu.host import SimHost
 
 RUNC = "/usr/sbin/runc"
@@ -56,6 +56,6 @@ def test_a_create_that_is_killed(cut: Runai, count: Callable[[int], int]) -> Non
     after.unlink()
     assert cut.run(*FILL, memory="1g", options=tools()).stdout == FILLED
     wait_for(lambda: agents(cut.state) == [])
-    assert {path.name for path in cut.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(cut.state) == []
     assert mounts_in(cut.engine) == [] and host_mounts() == before
     assert cut.simhost.used() == 0

@@ -17,7 +17,7 @@ from runai_runtime.errors import RefusalError
 from tests.docker import images, newer
 from tests.docker.agents import FILL, FILLED, agent_of, agents, tools, used, wait_for
 from tests.docker.engine import Engine
-from tests.docker.host import CUDASH, Container, Runai, configuration
+from tests.docker.host import CUDASH, Container, Runai, configuration, grants_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
@@ -94,7 +94,7 @@ def test_a_container_that_can_not_start(other: Runai) -> None:
     assert done.returncode in (125, 127) and "/nowhere" in done.stderr  # docker reads runc's words, not crun's
     wait_for(lambda: agents(other.state) == [])
     assert other.run("true", memory="1g").returncode == 0  # crun calls no hook for the one before; this create does it
-    assert {path.name for path in other.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(other.state) == []
 
 
 def test_pause(other: Runai) -> None:
@@ -212,7 +212,7 @@ def test_a_runtime_that_can_not_is_refused(unable: Runai) -> None:
     done = unable.run("true", memory="1g", check=False)
     assert done.returncode == 125
     assert f"runai: the share can't be kept by the agent, which {config} asks for: {why}" in done.stderr
-    assert {path.name for path in unable.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(unable.state) == []
     assert agents(unable.state) == []
     assert unable.run("echo", "fine", memory=None).stdout == "fine\n"  # whoever asks for nothing isn't touched
     with pytest.raises(RefusalError, match="can't be kept by the agent"):

@@ -17,7 +17,7 @@ from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.agents import FILL, FILLED, RAW, agent_of, agents, tools, used, wait_for
 from tests.docker.engine import Engine
-from tests.docker.host import CUDASH, Container, Runai, configuration
+from tests.docker.host import CUDASH, Container, Runai, configuration, grants_in
 from tests.simgpu.host import SimHost
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ def leaves_nothing(runai_agent: Runai) -> Iterator[None]:
     yield
     runai_agent.engine.remove_containers()
     wait_for(lambda: agents(runai_agent.state) == [])
-    assert {path.name for path in runai_agent.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(runai_agent.state) == []
 
 
 @contextlib.contextmanager

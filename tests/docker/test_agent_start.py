@@ -14,7 +14,7 @@ from runai_runtime.agent import Agent
 from runai_runtime.commandline import CommandLine
 from runai_runtime.configure import configure
 from runai_runtime.errors import RefusalError
-from tests.docker.host import CUDASH, Container, Runai
+from tests.docker.host import CUDASH, Container, Runai, grants_in
 from tests.programs.build import program
 
 GIB = 1 << 30
@@ -37,7 +37,7 @@ def agent(folder: Path, runai: Runai) -> Iterator[Path]:
 
 
 def grants(runai: Runai) -> list[str]:
-    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu", "lock"})
+    return grants_in(runai.state)
 
 
 def refusal(runai: Runai) -> str:

@@ -14,7 +14,7 @@ from runai_runtime.configure import configure
 from runai_runtime.grant import remove_grant
 from runai_runtime.prepare import prepare
 from tests.docker.agents import FILL, FILLED, agents, tools
-from tests.docker.host import CUDASH, Container, Runai
+from tests.docker.host import CUDASH, Container, Runai, grants_in
 
 RUNC = "/usr/sbin/runc"
 UNORDERABLE = {
@@ -47,7 +47,7 @@ def write(runai: Runai, folder: Path) -> Iterator[Write]:
     yield write
     for path, text in saved.items():
         path.write_text(text)
-    assert {path.name for path in runai.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(runai.state) == []
 
 
 def refusal(runai: Runai, *options: str) -> str:

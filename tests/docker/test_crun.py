@@ -11,7 +11,7 @@ import pytest
 from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.engine import Engine
-from tests.docker.host import CUDASH, Container, Runai, changed, configuration, host_mounts, mounts_in
+from tests.docker.host import CUDASH, Container, Runai, changed, configuration, grants_in, host_mounts, mounts_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
@@ -46,7 +46,7 @@ def leaves_nothing(crun: Runai) -> Iterator[None]:
 
 
 def grants(runai: Runai) -> list[str]:
-    return sorted({path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu", "lock"})
+    return grants_in(runai.state)
 
 
 def answers(output: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from runai_runtime.configure import configure
 from tests.docker import images, newer
 from tests.docker.engine import Engine
-from tests.docker.host import Runai, configuration
+from tests.docker.host import Runai, configuration, grants_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 from tests.toolkit.install import Toolkit
@@ -49,7 +49,7 @@ def docker26(folder: Path) -> Iterator[Runai]:
 def leaves_nothing(docker26: Runai) -> Iterator[None]:
     yield
     docker26.engine.remove_containers()
-    assert {path.name for path in docker26.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(docker26.state) == []
     assert docker26.simhost.used() == 0
 
 

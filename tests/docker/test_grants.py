@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker.agents import agents, wait_for
-from tests.docker.host import Container, Runai, host_mounts, mounts_in
+from tests.docker.host import Container, Runai, grants_in, host_mounts, mounts_in
 
 SHOWN = "0MiB /   3072MiB"
 COUNTED = "--format={{.RestartCount}} {{.State.Status}}"
@@ -24,7 +24,7 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
 
 
 def grants(runai: Runai) -> set[str]:
-    return {path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu"}
+    return set(grants_in(runai.state))
 
 
 def living(runai: Runai) -> set[str]:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.docker import images
 from tests.docker.engine import EngineError
-from tests.docker.host import Runai
+from tests.docker.host import Runai, grants_in
 from tests.loader_cache import cache_text
 from tests.programs.build import program
 
@@ -45,7 +45,7 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
     before = host_mounts(runai)
     yield
     runai.engine.remove_containers()
-    left = [path.name for path in runai.state.iterdir() if path.name not in ("host.json", "libvgpu", "lock")]
+    left = grants_in(runai.state)
     for name in left:
         subprocess.run(["/bin/rm", "-rf", runai.state / name], check=True)
     assert left == []

@@ -18,7 +18,7 @@ from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.agents import FILL, FILLED, agents, tools, wait_for
 from tests.docker.engine import Engine
-from tests.docker.host import NATIVE, Runai, configuration, host_mounts, mounts_in
+from tests.docker.host import NATIVE, Runai, configuration, grants_in, host_mounts, mounts_in
 from tests.simgpu.host import SimHost
 
 LONGEST = 0.3
@@ -62,7 +62,7 @@ def cut(folder: Path, simhost: SimHost) -> Iterator[Runai]:
 
 
 def grants(runai: Runai) -> set[str]:
-    return {path.name for path in runai.state.iterdir()} - {"host.json", "libvgpu"}
+    return set(grants_in(runai.state))
 
 
 def living(runai: Runai) -> set[str]:

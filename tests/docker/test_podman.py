@@ -11,7 +11,7 @@ import pytest
 
 from runai_runtime.configure import configure
 from tests.docker.agents import FILL, FILLED, agents, tools, wait_for
-from tests.docker.host import configuration, host_mounts
+from tests.docker.host import configuration, grants_in, host_mounts
 from tests.docker.podman import IMAGE, Podman
 from tests.simgpu.host import SimHost
 
@@ -44,7 +44,7 @@ def state(podman: Podman) -> Path:
 
 
 def grants(podman: Podman) -> list[str]:
-    return sorted({path.name for path in state(podman).iterdir()} - {"host.json", "libvgpu"})
+    return grants_in(state(podman))
 
 
 def grant(podman: Podman, container: str) -> dict[str, Any]:

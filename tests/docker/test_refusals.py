@@ -15,10 +15,8 @@ import pytest
 from runai_runtime.configure import configure
 from tests.docker.conftest import PLACES
 from tests.docker.engine import Engine
-from tests.docker.host import NATIVE, Runai, configuration, host_mounts, mounts_in
+from tests.docker.host import NATIVE, Runai, configuration, grants_in, host_mounts, mounts_in
 from tests.simgpu.host import SimHost
-
-STATE = {"host.json", "libvgpu", "lock"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
     yield
     assert host_mounts() == before
     assert mounts_in(runai.engine) == []
-    assert {path.name for path in runai.state.iterdir()} <= STATE
+    assert grants_in(runai.state) == []
     assert runai.engine.docker("ps", "-q").stdout == ""
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docker import images
 from tests.docker.agents import wait_for
-from tests.docker.host import Container, Runai, changed, host_mounts, mounts_in
+from tests.docker.host import Container, Runai, changed, grants_in, host_mounts, mounts_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
@@ -203,7 +203,7 @@ def test_nothing_is_left_behind(runai: Runai, tools: tuple[str, ...]) -> None:
     runai.engine.docker("run", "--name=trace", *options, images.BUSYBOX, CUDASH, "primary", "alloc 1g")
     assert host_mounts() == before
     assert mounts_in(runai.engine) == []
-    assert {path.name for path in runai.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(runai.state) == []
     assert changed(runai, "trace") == ""
     runai.engine.docker("start", "-a", "trace")  # and again, in the same container
     assert changed(runai, "trace") == ""
@@ -215,7 +215,7 @@ def test_without_a_request_the_bundle_stays_as_it_is(runai: Runai) -> None:
     spec = json.loads(bundles[0].read_text())
     assert "runai-hook" not in json.dumps(spec)
     assert container.execute("sh", "-c", "ls -d /.runai || true") == ""
-    assert {path.name for path in runai.state.iterdir()} <= {"host.json", "libvgpu", "lock"}
+    assert grants_in(runai.state) == []
 
 
 @pytest.fixture

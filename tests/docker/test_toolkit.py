@@ -16,7 +16,7 @@ import pytest
 from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.engine import Engine
-from tests.docker.host import Runai, configuration
+from tests.docker.host import Runai, configuration, grants_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 from tests.toolkit import cdi
@@ -110,7 +110,7 @@ def leaves_nothing(host: Host) -> Iterator[None]:
     yield
     host.engine.remove_containers()
     for config in host.configs.values():
-        assert {path.name for path in Path(config["state"]).iterdir()} <= {"host.json", "libvgpu", "lock"}
+        assert grants_in(Path(config["state"])) == []
     assert host.simhost.used() == 0
 
 

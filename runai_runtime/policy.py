@@ -52,7 +52,9 @@ def within_largest(host: Host, request: Request, choice: Choice) -> Choice:
     if host.largest_share == EVERYTHING:
         return choice
     largest = Amount(f'"largest_share" of {host.path}', host.largest_share)
-    above = [gpu for gpu in choice.gpus if largest.of(gpu.total) < request.limit.of(gpu.total) // MIB * MIB <= gpu.total]
+    above = [
+        gpu for gpu in choice.gpus if largest.of(gpu.total) < request.limit.of(gpu.total) // MIB * MIB <= gpu.total
+    ]
     left = [gpu for gpu in choice.gpus if gpu not in above]
     if len(left) < choice.count:
         gpu = above[0]

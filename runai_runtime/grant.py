@@ -22,6 +22,9 @@ VERSION = 1
 MIB = 1 << 20
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# What runc and crun write of a container once it is made, below their root. One that was killed in the middle leaves a
+# folder without it.
+STATES = ("state.json", "status")
 SMALL = 8192  # bytes: more than almost every grant has
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -280,7 +283,7 @@ def default_root(runtime: str) -> str:
 
 def living(path: str) -> dict[str, Any] | None:
     """The grant in PATH, if its container is being made (its creator lives; exec keeps pid and start time), or the
-    runtime knows it (by a folder of its own in the runtime's root). None else, or where there is no whole grant.
+    runtime knows it. None else, or where there is no whole grant.
 
     Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
     version that wrote none.
@@ -291,7 +294,7 @@ def living(path: str) -> dict[str, Any] | None:
         made, now = creator.get("boot"), boot()
         if made and now and made != now:
             return None
-        if os.path.isdir(f"{grant['root']}/{grant['id']}"):
+        if any(os.path.exists(f"{grant['root']}/{grant['id']}/{name}") for name in STATES):
             return grant
         start = start_time(creator["pid"])
         return grant if start != 0 and start == creator["start"] else None

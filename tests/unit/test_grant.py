@@ -23,11 +23,31 @@ def made(host: Host, root: Path) -> Path:
     return Path(grants.write_grant(host, "x", str(root), [], "", {}))
 
 
+def known_to_runc(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "state.json").touch()
+
+
+def test_a_runtime_that_died_in_the_middle(host: Host, tmp_path: Path) -> None:
+    """Its folder alone is no container."""
+    path = made(host, tmp_path / "root") / "grant.json"
+    grant = json.loads(path.read_text())
+    grant["creator"]["start"] -= 1
+    path.chmod(0o644)
+    path.write_text(json.dumps(grant))
+    (tmp_path / "root/x").mkdir(parents=True)
+    assert not grants.is_alive(str(path.parent))
+    for name in ("state.json", "status"):
+        (tmp_path / "root/x" / name).touch()
+        assert grants.is_alive(str(path.parent))
+        (tmp_path / "root/x" / name).unlink()
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["the runtime's root is on a disk", "and is not"])
 def test_a_grant_of_an_earlier_boot(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     """A process of this boot can have its creator's pid and start time; here it is the creator itself."""
     if known:
-        (tmp_path / "root/x").mkdir(parents=True)
+        known_to_runc(tmp_path / "root/x")
     grant = made(host, tmp_path / "root")
     assert grants.is_alive(str(grant))
     (tmp_path / "boot_id").write_text("another\n")

@@ -116,9 +116,11 @@ def test_ioctls_alone_on_the_second_gpu(request: pytest.FixtureRequest, two: Gpu
     if request.config.getoption("--enforcement") == "interposer":
         pytest.skip("without the agent nothing bounds a program that only makes ioctls")
     rawgpu = f"--volume={two.program('rawgpu')}:{RAWGPU}:ro"
-    number = str(two.inventory.gpus[1].minor)
+    gpu = two.inventory.gpus[1]
     with watched(two) as watches:
-        done = two.run(two.share("3g", rawgpu, *gpus(two, *which)), RAWGPU, "-g", number, "fill", "2")
+        done = two.run(
+            two.share("3g", rawgpu, *gpus(two, *which)), RAWGPU, "-g", str(gpu.minor), "-u", gpu.uuid, "fill", "2"
+        )
     print(done.stdout)
     took = re.search(r"(\d+) bytes, status 0x51", done.stdout)
     assert took
@@ -164,10 +166,11 @@ def test_nccl_in_a_container_with_both(two: GpuHost) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch isn't installed")
 def test_nccl_between_two_containers(two: GpuHost) -> None:
     """Each with a GPU of its own, over what containers share: a network and the shared memory of System V and POSIX."""
-    first_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 0), "--ipc=shareable", "--shm-size=1g"))
+    apart = ("--env=NCCL_P2P_DISABLE=1", "--env=NCCL_CUMEM_ENABLE=0", "--env=NCCL_DEBUG=WARN")
+    first_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 0), "--ipc=shareable", "--shm-size=1g", *apart))
     with two.background(first_options, sys.executable, "/program.py", "0") as first:
         joined = (f"--network=container:{first}", f"--ipc=container:{first}")
-        second_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 1), *joined))
+        second_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 1), *joined, *apart))
         options = [option for option in second_options if option != "--network=none"]
         done = two.run(options, sys.executable, "/program.py", "1")
         found = sums(two.wait_for(first, "RESULT ")) + sums(done.stdout)

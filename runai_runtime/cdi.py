@@ -17,6 +17,7 @@ from runai_runtime.shim import read_regular
 KIND = "nvidia.com/gpu"
 ENDINGS = (".json", ".yaml")
 MOST_FILES = 1000  # of a folder
+LONGEST = 255  # characters of a path in a sentence
 
 
 class Found:
@@ -38,11 +39,11 @@ class Found:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.faults.append(f"the folder {quoted(folder)} can't be read: {reason(error)}")
+            self.faults.append(f"the folder {quoted(folder, LONGEST)} can't be read: {reason(error)}")
             return
         files = [name for name in names if name.endswith(ENDINGS)]
         if len(files) > MOST_FILES:
-            self.faults.append(f"{quoted(folder)} has {len(files)} files, and {MOST_FILES} of them are read")
+            self.faults.append(f"{quoted(folder, LONGEST)} has {len(files)} files, and {MOST_FILES} of them are read")
         for name in files[:MOST_FILES]:
             self.add_file(place, os.path.join(folder, name))
 
@@ -51,11 +52,11 @@ class Found:
         try:
             spec = read_spec(path, read_regular(path, LARGEST))
         except OSError as error:
-            self.faults.append(f"{quoted(path)} can't be read: {reason(error)}")
+            self.faults.append(f"{quoted(path, LONGEST)} can't be read: {reason(error)}")
         except RefusalError as refusal:
             self.faults.append(str(refusal))
         except FormatError as error:
-            self.faults.append(f"{quoted(path)} is no CDI specification: {error}")
+            self.faults.append(f"{quoted(path, LONGEST)} is no CDI specification: {error}")
         else:
             if spec["kind"] == KIND:
                 self.add_spec(place, path, spec)
@@ -66,7 +67,9 @@ class Found:
             name = device["name"]
             before = self.devices.get(name)
             if before and before[0] == place:
-                self.conflicts[name] = f"both {quoted(before[1])} and {quoted(path)} have the device {quoted(name)}"
+                self.conflicts[name] = (
+                    f"both {quoted(before[1], LONGEST)} and {quoted(path, LONGEST)} have the device {quoted(name)}"
+                )
             self.devices[name] = (place, path, device["containerEdits"])
 
     def device_of(self, gpu: dict[str, Any]) -> dict[str, Any] | None:

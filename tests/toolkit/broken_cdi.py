@@ -22,7 +22,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "nowhere.yaml": lambda path: path.symlink_to("/nowhere"),
     "device.yaml": lambda path: path.symlink_to("/dev/zero"),
     "folder.json": lambda path: path.mkdir(),
-    "large.yaml": lambda path: (path.touch(), os.truncate(path, 50 << 20)),
+    "large.yaml": lambda path: path.write_bytes(bytes(50 << 20)),
     "references.yaml": lambda path: path.write_text(references()),
     "itself.yaml": lambda path: path.write_text("devices: &a [*a]"),
     "deep.json": lambda path: path.write_text("[" * 500_000),

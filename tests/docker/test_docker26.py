@@ -159,14 +159,18 @@ def test_our_edits_are_those_of_the_engine(docker26: Runai, tmp_path: Path) -> N
     assert ours["linux"]["devices"] == theirs["linux"]["devices"]
     # Docker's own rules come twice, with and without the device, and theirs once for each GPU.
     assert ours["linux"]["resources"]["devices"][-1] in theirs["linux"]["resources"]["devices"]
-    assert ours["process"]["user"] == theirs["process"]["user"]
-    assert sorted(ours["process"]["env"]) == sorted(theirs["process"]["env"])
-    # Both put what lies deeper behind; of the rest theirs keeps no order.
+    # Docker sets user and environment after its CDI edits: their groups are lost, and a variable may come twice.
+    assert theirs["process"]["user"]["additionalGids"] == [6]
+    assert ours["process"]["user"] == theirs["process"]["user"] | {"additionalGids": [6, 4242]}
+    assert {*ours["process"]["env"], "FROM_CDI=mine"} == set(theirs["process"]["env"])
+    assert len(ours["process"]["env"]) == len(set(theirs["process"]["env"])) - 1
     assert by_target(ours) == by_target(theirs)
-    assert [depth(mount) for mount in ours["mounts"]] == [depth(mount) for mount in theirs["mounts"]]
+    assert sorted(ours["mounts"], key=depth) == ours["mounts"]
 
 
 def by_target(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mounts but those of the engine's own files, which lie in a folder for each container."""
-    mounts = [mount for mount in spec["mounts"] if "/containers/" not in mount["source"]]
+    """The mounts but those of the engine's own files, which lie in a folder for each container. Theirs of CDI have no
+    type, and a runtime takes them for what they are.
+    """
+    mounts = [{"type": "bind"} | mount for mount in spec["mounts"] if "/containers/" not in mount["source"]]
     return sorted(mounts, key=lambda mount: str(mount["destination"]))

@@ -202,8 +202,12 @@ def test_which_files_count(folders: list[str]) -> None:
     assert found["faults"] == [f'the folder "{folders[0]}/json" can\'t be read: a part of its path is no folder']
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_does_harm(folders: list[str], name: str) -> None:
+def test_a_file_that_does_harm(folders: list[str], name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether PyYAML has its part in C, or not."""
+    if not compiled:
+        monkeypatch.delattr(yaml, "CSafeLoader")
     BROKEN[name](Path(folders[0], name))
     write(folders[0], "x.yaml", specification())
     found = read_folders(folders, GPUS)

@@ -82,7 +82,9 @@ class Found:
 
 
 def read_folders(folders: list[str], gpus: list[dict[str, Any]]) -> dict[str, Any]:
-    """For the cache: the edits for each of GPUS, by UUID, with those that its file has for all ("common", by path)."""
+    """For the cache: the files that are specifications for GPUs, the edits for each of GPUS, by UUID, and those that its
+    file has for all ("common", by path).
+    """
     found = Found()
     for place, folder in enumerate(folders):
         found.add_folder(place, folder)
@@ -91,6 +93,7 @@ def read_folders(folders: list[str], gpus: list[dict[str, Any]]) -> dict[str, An
     return {
         "folders": folders,
         "stamps": found.stamps,
+        "files": list(found.common),
         "common": {path: found.common[path] for path in files},
         "gpus": devices,
         "faults": found.faults + sorted(found.conflicts.values()),

@@ -65,7 +65,7 @@ class Inventory:
         self.ours: dict[str, str] = values["ours"]
         self.agent: dict[str, str] = values.get("agent", {})
         self.flags: dict[str, list[str]] = values.get("flags", {})
-        self.cdi: dict[str, dict[str, Any]] = values.get("cdi", {})
+        self.cdi: dict[str, Any] = values.get("cdi", {})
 
 
 def cache_path(host: Host) -> str:
@@ -100,12 +100,13 @@ def stamp(path: str) -> list[int]:
 def read_inventory(host: Host) -> Inventory:
     """The inventory, scanned anew where the cache is missing or stale. Raises RefusalError without a driver."""
     inventory = read_cache(host)
-    if inventory is None:
-        scan_in_child(host)
-        inventory = read_cache(host)
-    if inventory is None:
+    if inventory is not None:
+        return inventory
+    scan_in_child(host)
+    values = read_values(host)  # of CDI files that change all the time, any look will do
+    if values is None:
         raise RefusalError("the host's GPUs were read and then changed at once; try again")
-    return inventory
+    return Inventory(values)
 
 
 def read_cache(host: Host) -> Inventory | None:

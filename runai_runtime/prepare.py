@@ -108,7 +108,7 @@ def cdi_edits(inventory: Inventory, gpus: list[Gpu]) -> tuple[CdiEdits | None, s
     """What puts GPUS in as the host's CDI specification has it; our plan goes over that. None without one that can, and
     why where there is one.
     """
-    if not inventory.cdi.get("gpus"):
+    if not inventory.cdi.get("files"):
         return None, ""
     from runai_runtime.cdi_edits import UnusableError, edits_for
 

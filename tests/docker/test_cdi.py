@@ -236,6 +236,7 @@ def of_the_other_gpu(host: Host) -> None:
     [
         (without_device, "it has no device for GPU 0"),
         (twice, "both "),
+        (twice, "it has no device for GPU 0"),
         (stale, "libcuda.so.570.1"),
         (of_the_other_gpu, "/dev/nvidia1"),
         (of_another_kind, ""),

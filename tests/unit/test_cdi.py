@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runai_runtime import inventory as inventories
+from runai_runtime.agent import CloseOtherDoors
 from runai_runtime.cdi import read_folders
 from runai_runtime.cdi_edits import CdiEdits, UnusableError, edits_for
 from runai_runtime.cdi_spec import LARGEST, VERSIONS, FormatError, read_spec
@@ -276,6 +277,20 @@ def test_a_hook_has_an_environment_of_its_own() -> None:
 
 def test_a_request_of_its_own_is_none() -> None:
     assert environment_of(applied({"env": [f"{MEMORY}=8g", "A=1"]})) == {"A": "1"}
+
+
+def test_the_agent_takes_other_doors_out_of_it() -> None:
+    """As nvidia-ctk lists them with each GPU."""
+    numbers = {"/dev/nvidia0": (195, 0), "/dev/dri/card1": (226, 1), "/dev/nvidia-modeset": (195, 254)}
+    nodes = [{"path": path, "hostPath": "/dev/null", "major": n[0], "minor": n[1]} for path, n in numbers.items()]
+    spec = applied({"deviceNodes": nodes, "mounts": [{"hostPath": "/dev", "containerPath": "/dev/dri/by-path"}]})
+    doors = CloseOtherDoors([0])
+    doors.apply(spec)
+    assert [node["path"] for node in spec["linux"]["devices"]] == ["/dev/nvidia0"]
+    allowed = [rule for rule in spec["linux"]["resources"]["devices"] if rule["allow"]]
+    assert [(rule["major"], rule["minor"]) for rule in allowed] == [(195, 0)]
+    assert spec["mounts"] == []
+    assert {*numbers, "/dev/dri/by-path"} - {"/dev/nvidia0"} <= set(doors.removed)
 
 
 @pytest.mark.parametrize(

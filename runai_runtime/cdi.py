@@ -82,8 +82,8 @@ class Found:
 
 
 def read_folders(folders: list[str], gpus: list[dict[str, Any]]) -> dict[str, Any]:
-    """For the cache: the files that are specifications for GPUs, the edits for each of GPUS, by UUID, and those that its
-    file has for all ("common", by path).
+    """For the cache: the files that are specifications for GPUs, the edits for each of GPUS, by UUID, and those that
+    its file has for all ("common", by path).
     """
     found = Found()
     for place, folder in enumerate(folders):

@@ -13,6 +13,7 @@ from runai_runtime.request import GPUS, GRANULE, Amount, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
+    from collections.abc import Iterable
     from typing import Any
 
     from runai_runtime.agent import Agent
@@ -172,6 +173,8 @@ def write_grant(
     owner: tuple[int, int] | None = None,
     enforcement: dict[str, Any] | None = None,
     agent: Agent | None = None,
+    injected: str = "",
+    made: Iterable[str] = (),
 ) -> str:
     """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. Who calls
     holds the ledger's lock, under which SHARES were found to fit.
@@ -181,7 +184,9 @@ def write_grant(
     LOG is the runtime's log file, absolute, if it has one; OWNER the host's user and group that are root in the
     container's user namespace: the createContainer hook, which runs there, has to write one file.
 
-    ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in.
+    ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in. INJECTED says what put the GPUs in,
+    "cdi" or "driver"; "" where the container came with them. MADE: paths in its root that the low-level runtime is
+    going to make for mounts of ours, to be removed at its end.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -196,7 +201,7 @@ def write_grant(
         "overcommit": host.overcommit,
         "libcuda": libcuda,
         "enforcement": enforcement or {},
-    }
+    } | ({"injected": injected} if injected else {})
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)
         remove_grant(unfinished)
@@ -206,10 +211,12 @@ def write_grant(
         write(unfinished, "plan", plan)
         if log:
             write(unfinished, "log", log)
-        if owner:
-            write(unfinished, "made", "")
-            os.chown(os.path.join(unfinished, "made"), *owner)
+        lines = "".join(f"{line}\n" for line in made if "\n" not in line)
+        if owner or lines:
+            write(unfinished, "made", lines)
             os.chmod(os.path.join(unfinished, "made"), 0o600)
+        if owner:
+            os.chown(os.path.join(unfinished, "made"), *owner)
         if agent:
             agent.put(unfinished, owner)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")

@@ -52,9 +52,10 @@ class Inventory:
 
     agent: for each low-level runtime that was looked at, why a container of it can't have an agent; "" where it can.
     flags: the flags of a filter with a listener that such a runtime and the kernel take.
+    cdi: what the host's CDI specifications have for its GPUs (cdi.read_folders()).
     """
 
-    __slots__ = ("agent", "driver", "flags", "gpus", "libraries", "ours", "programs")
+    __slots__ = ("agent", "cdi", "driver", "flags", "gpus", "libraries", "ours", "programs")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.driver: str = values["driver"]
@@ -64,6 +65,7 @@ class Inventory:
         self.ours: dict[str, str] = values["ours"]
         self.agent: dict[str, str] = values.get("agent", {})
         self.flags: dict[str, list[str]] = values.get("flags", {})
+        self.cdi: dict[str, Any] = values.get("cdi", {})
 
 
 def cache_path(host: Host) -> str:
@@ -98,27 +100,42 @@ def stamp(path: str) -> list[int]:
 def read_inventory(host: Host) -> Inventory:
     """The inventory, scanned anew where the cache is missing or stale. Raises RefusalError without a driver."""
     inventory = read_cache(host)
-    if inventory is None:
-        scan_in_child(host)
-        inventory = read_cache(host)
-    if inventory is None:
+    if inventory is not None:
+        return inventory
+    scan_in_child(host)
+    values = read_values(host)  # of CDI files that change all the time, any look will do
+    if values is None:
         raise RefusalError("the host's GPUs were read and then changed at once; try again")
-    return inventory
+    return Inventory(values)
 
 
 def read_cache(host: Host) -> Inventory | None:
+    values = read_values(host)
+    try:
+        return Inventory(values) if values and is_fresh(values["cdi"], host) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def is_fresh(cdi: dict[str, Any], host: Host) -> bool:
+    """Whether the CDI specifications that were read are still those of the host."""
+    return cdi["folders"] == host.cdi_spec_dirs and all(stamp(path) == seen for path, seen in cdi["stamps"].items())
+
+
+def read_values(host: Host) -> dict[str, Any] | None:
+    """What is cached, if the driver, our libraries and the runtimes are what they were; CDI specifications aside."""
     try:
         with open(cache_path(host), "rb") as file:
-            values = json.loads(file.read())
+            values: dict[str, Any] = json.loads(file.read())
         if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
             return None
         if (values["libvgpu"], values["fitted"], values["runtimes"]) != (host.libvgpu, host.fitted, host.runtimes):
             return None
         if any(stamp(path) != seen for path, seen in values["stamps"].items()):
             return None
-        return Inventory(values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return values
 
 
 def forget_cache(host: Host) -> None:

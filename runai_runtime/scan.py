@@ -15,11 +15,13 @@ from typing import Any
 import pynvml
 
 from runai_runtime.able import agent_faults, filter_flags
+from runai_runtime.cdi import read_folders
 from runai_runtime.configure import runtimes_behind
 from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
-from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
+from runai_runtime.hostlog import note
+from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, read_values, stamp
 from runai_runtime.plan import OURS
 from runai_runtime.request import GRANULE
 
@@ -71,7 +73,10 @@ def write_cache(host: Host) -> None:
     os.makedirs(host.state, mode=0o711, exist_ok=True)
     with locked(host.fitted):
         if read_cache(host) is None:
-            values = scan(host)
+            values = read_values(host) or scan(host)  # where only CDI files are new, nobody has to ask the driver
+            values["cdi"] = read_folders(host.cdi_spec_dirs, values["gpus"])
+            for fault in values["cdi"]["faults"]:
+                note(host.log, "info", f"left out of the CDI specifications: {fault}")
             replace_cache(cache_path(host), values)
             forget_copies(host, values["ours"])
 
@@ -96,7 +101,7 @@ def replace_cache(path: str, values: dict[str, Any]) -> None:
 
 
 def scan(host: Host) -> dict[str, Any]:
-    """The inventory in the form in which it is cached."""
+    """The inventory in the form in which it is cached, without the CDI specifications."""
     folders = library_folders(host)
     drivers = bounded_libraries(folders)
     for name, path in drivers.items():

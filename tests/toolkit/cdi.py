@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,28 @@ def specification(driver: dict[str, str], folder: str, hook: str, compat: str = 
             ],
         },
     }
+
+
+def with_more(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A specification, with what else the format has: edits of each kind. A hook leaves a line in FOLDER/trace, and a
+    folder stands for /dev/dri.
+    """
+    hook, door = folder / "hook", folder / "dri"
+    hook.write_text(f'#!/bin/sh\ncat >/dev/null\necho "$*" >>{folder}/trace\n')
+    hook.chmod(0o755)
+    door.mkdir()
+    (door / "card0").touch()
+    values = json.loads(json.dumps(values)) | {"cdiVersion": "0.7.0"}
+    edits = values["containerEdits"]
+    edits["env"].append("FROM_CDI=all")
+    edits["hooks"].append({"hookName": "createContainer", "path": str(hook), "args": ["hook", "traced"], "timeout": 9})
+    edits["additionalGids"] = [0, 4242]
+    for device in values["devices"]:
+        of_gpu = device["containerEdits"]
+        of_gpu["env"] = [f"FROM_CDI=device {device['name']}"]
+        of_gpu["deviceNodes"] = [{"path": "/dev/from-cdi", "hostPath": "/dev/fuse", "permissions": "r", "gid": 7}]
+        of_gpu["mounts"].append({"hostPath": str(door), "containerPath": "/dev/dri", "options": ["ro", "rbind"]})
+    return values
 
 
 def mount(source: Path, target: str, options: list[str]) -> dict[str, Any]:

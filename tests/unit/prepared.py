@@ -54,7 +54,7 @@ class Prepared:
         for name in NODES:
             (folder / "dev" / name).touch()
         self.configure()
-        inventory = Inventory(
+        self.inventory = Inventory(
             {
                 "driver": "580.1",
                 "gpus": [gpu(0), gpu(1)],
@@ -65,7 +65,7 @@ class Prepared:
                 "ours": {name: f"{folder}/ours/{name}" for name in OURS},
             }
         )
-        monkeypatch.setattr(module, "read_inventory", lambda _: inventory)
+        monkeypatch.setattr(module, "read_inventory", lambda _: self.inventory)
 
     def configure(self, **more: Any) -> None:
         ours = str(self.folder / "ours")

@@ -43,8 +43,23 @@ def place(request: Request, choice: Choice, ledger: Ledger, placement: str) -> l
     if len(fitting) < choice.count:
         large = sum(ledger.takes(share) <= ledger.capacity(share.gpu) for share in shares)
         raise NoRoomError(no_room(request, shares, choice.count, ledger), may_come=large >= choice.count)
-    preferred = sorted(fitting, key=lambda share: preference(share, ledger, placement))[: choice.count]
+    preferred = apart(sorted(fitting, key=lambda share: preference(share, ledger, placement)), choice.count)
     return [share for share in fitting if share in preferred]
+
+
+def apart(shares: list[Share], count: int) -> list[Share]:
+    """The first COUNT of SHARES that have different memory. Raises RefusalError where these are too few."""
+    chosen: list[Share] = []
+    for share in shares:
+        if len(chosen) < count and not any(share.gpu.uuid in other.gpu.same_memory for other in chosen):
+            chosen.append(share)
+    if len(chosen) < count:
+        gpu = next(share.gpu for share in shares if share not in chosen)
+        raise RefusalError(
+            f"{gpu.index} lies in the same GPU instance (MIG) as another that this container would get, so they have "
+            "the same memory; name those that lie in different ones, or fewer",
+        )
+    return chosen
 
 
 def possible_shares(request: Request, choice: Choice) -> list[Share]:
@@ -60,15 +75,15 @@ def possible_shares(request: Request, choice: Choice) -> list[Share]:
     return shares
 
 
-def preference(share: Share, ledger: Ledger, placement: str) -> tuple[bool, float, int]:
-    """What sorts first is taken. What would be left is weighed as a part of the GPU, so that GPUs of different sizes
-    compare.
+def preference(share: Share, ledger: Ledger, placement: str) -> tuple[bool, float]:
+    """What sorts first is taken, of equals the first of the choice. What would be left is weighed as a part of the GPU,
+    so that GPUs of different sizes compare.
 
     pack: one that is in use already before one that is not, which stays whole; then where the least is left.
     """
     gpu = share.gpu
     left = (ledger.free(gpu) - ledger.takes(share)) / ledger.capacity(gpu)
-    return (False, -left, gpu.index) if placement == "spread" else (not ledger.held(gpu), left, gpu.index)
+    return (False, -left) if placement == "spread" else (not ledger.held(gpu), left)
 
 
 def no_room(request: Request, shares: list[Share], count: int, ledger: Ledger) -> str:

@@ -97,10 +97,10 @@ def enforcer_of(
     """
     if host.enforcement == "interposer":
         return None, NOT_WANTED
-    from runai_runtime.agent import Agent, host_fault, refusal_of, socket_fault
+    from runai_runtime.agent import Agent, host_fault, instance_fault, refusal_of, socket_fault
 
     required = host.enforcement == "agent"
-    why = host_fault(inventory, runtime) or socket_fault(folder)
+    why = host_fault(inventory, runtime) or instance_fault(shares) or socket_fault(folder)
     if why and required:
         raise refusal_of(host, why)
     if why:
@@ -188,7 +188,7 @@ def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict
     container names; else as many as it wishes for, of all.
     """
     minors = specs.device_minors(spec)
-    granted = grants.by_minor(inventory, minors) if minors else []
+    granted = grants.by_minor(inventory, minors, specs.cap_minors(spec, inventory.caps_major)) if minors else []
     visible = visible_devices(spec, environment) if specs.has_nvidia_hook(spec) else ""
     if visible:
         granted += grants.by_wish(inventory, visible, VISIBLE)

@@ -1,7 +1,7 @@
 /* A shell of NVML calls for tests, in the manner of cudash: each argument is one command on the chosen device, its
  * result one line `COMMAND -> NUMBER VALUE...` (several lines where a call answers a list).
  *
- *     init | shutdown | count | device N | byuuid UUID | name | uuid | driver
+ *     init | shutdown | count | device N | byuuid UUID | instance N | parent | name | uuid | driver
  *     memory     nvmlDeviceGetMemoryInfo -> total free used
  *     memory2    nvmlDeviceGetMemoryInfo_v2 -> total free used reserved
  *     processes1 | processes2 | processes3     nvmlDeviceGetComputeRunningProcesses, by version -> pid:bytes ...
@@ -98,6 +98,10 @@ static void run(const char *line)
         text(line, nvmlDeviceGetHandleByIndex_v2((unsigned int)atoi(argument), &device), "");
     } else if (IS("byuuid")) {
         text(line, nvmlDeviceGetHandleByUUID(argument, &device), "");
+    } else if (IS("instance")) {
+        text(line, nvmlDeviceGetMigDeviceHandleByIndex(device, (unsigned int)atoi(argument), &device), "");
+    } else if (IS("parent")) {
+        text(line, nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device, &device), "");
     } else if (IS("name")) {
         nvmlReturn_t result = nvmlDeviceGetName(device, value, sizeof value);
         text(line, result, value);

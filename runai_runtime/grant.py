@@ -141,8 +141,8 @@ def one(inventory: Inventory, word: str, wish: str, name: str) -> Gpu:
     for gpu in inventory.divided:
         if word in (str(gpu.index), gpu.uuid):
             raise RefusalError(
-                f"{name} is {quoted(wish)}, and GPU {gpu.index} is in MIG mode, so only its instances can be used; name "
-                f"one, such as {example(inventory, gpu)}",
+                f"{name} is {quoted(wish)}, and GPU {gpu.index} is in MIG mode, so only its instances can be used; "
+                f"name one, such as {example(inventory, gpu)}",
             )
     raise RefusalError(
         f"{name} is {quoted(wish)}, and this host has no GPU {quoted(word)}; nvidia-smi -L lists those it has",

@@ -18,9 +18,15 @@ CAPS = "nvidia-caps"  # the folder of the nodes, below the devices
 CAPS_CLASS = "nvidia-caps"  # in /proc/devices
 
 
+PROC = "/proc/driver"
+
+
 def proc(host: Host) -> str:
-    """/proc/driver of the root that has the host's devices, as in /dev."""
-    return os.path.join(os.path.dirname(host.devices), "proc/driver")
+    """/proc/driver of the root that has the host's devices as in /dev; where that root has none, the host's own."""
+    if host.devices == "/dev":
+        return PROC
+    beside = os.path.join(os.path.dirname(host.devices), "proc/driver")
+    return beside if os.path.isdir(beside) else PROC
 
 
 def node_name(minor: int) -> str:

@@ -3,6 +3,7 @@
  *
  *     init | shutdown | count | device N | byuuid UUID | instance N | parent | name | uuid | driver
  *     memory     nvmlDeviceGetMemoryInfo -> total free used
+ *     attributes nvmlDeviceGetAttributes_v2 -> memory in MiB
  *     memory2    nvmlDeviceGetMemoryInfo_v2 -> total free used reserved
  *     processes1 | processes2 | processes3     nvmlDeviceGetComputeRunningProcesses, by version -> pid:bytes ...
  *     graphics3  nvmlDeviceGetGraphicsRunningProcesses_v3
@@ -113,6 +114,11 @@ static void run(const char *line)
         text(line, result, value);
     } else if (IS("memory")) {
         memory(line);
+    } else if (IS("attributes")) {
+        nvmlDeviceAttributes_t attributes = {0};
+        nvmlReturn_t result = nvmlDeviceGetAttributes_v2(device, &attributes);
+        snprintf(value, sizeof value, "%llu", attributes.memorySizeMB);
+        text(line, result, value);
     } else if (IS("memory2")) {
         memory_v2(line);
     } else if (IS("processes1")) {

@@ -85,3 +85,20 @@ nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned int *i
     *id = device->mig.compute_instance;
     return leave(NVML_SUCCESS);
 }
+
+/* For instances alone. */
+nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *attributes)
+{
+    nvmlReturn_t result = enter_device(device);
+    if (result)
+        return result;
+    if (!attributes)
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    if (!device->gpu)
+        return leave(NVML_ERROR_NOT_SUPPORTED);
+    *attributes = (nvmlDeviceAttributes_t){ .multiprocessorCount = 16,
+                                            .gpuInstanceSliceCount = 1,
+                                            .computeInstanceSliceCount = 1,
+                                            .memorySizeMB = device->info.total >> 20 };
+    return leave(NVML_SUCCESS);
+}

@@ -25,8 +25,8 @@ class Gpu:
     what a bare context takes (0 where that couldn't be measured).
 
     index: as NVIDIA_VISIBLE_DEVICES has it: 0, or "0:1" for an instance. minor: of the GPU's device node.
-    parent: the index of an instance's GPU, None for a GPU. capabilities: the minors of the two capability nodes that let
-    a process use the instance. same_memory: the UUIDs of other instances that lie in the same memory.
+    parent: the index of an instance's GPU, None for a GPU. capabilities: the minors of the two capability nodes that
+    let a process use the instance. same_memory: the UUIDs of other instances that lie in the same memory.
     """
 
     __slots__ = (

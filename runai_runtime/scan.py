@@ -23,7 +23,7 @@ from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cac
 from runai_runtime.mig import caps_major, instances_made, read_minors
 from runai_runtime.plan import OURS
 from runai_runtime.request import GRANULE
-from runai_runtime.scan_mig import instances_of, is_divided
+from runai_runtime.scan_mig import instances_of, is_divided, measure_instances
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
 # links to it (its SONAME, and for linkers STEM.so) beside it.
@@ -109,7 +109,7 @@ def scan(host: Host) -> dict[str, Any]:
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
     instances = instances_made(host)
     driver, gpus, divided = ask_nvml(nvml, read_minors(host))
-    contexts = measure_contexts(cuda, [gpu["uuid"] for gpu in gpus if "parent" not in gpu] if divided else None)
+    contexts = measure_contexts(cuda, gpus, divided=bool(divided))
     agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
@@ -262,20 +262,21 @@ def text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def measure_contexts(cuda: str, only: list[str] | None = None) -> dict[str, int]:
-    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver. ONLY: the UUIDs of
-    those that count.
+def measure_contexts(cuda: str, gpus: list[dict[str, Any]], *, divided: bool) -> dict[str, int]:
+    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver. DIVIDED: some are in
+    MIG mode.
 
-    A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container. So
-    is an instance (MIG), since a process that has one sees nothing else.
+    A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container.
     """
     for name in [name for name in os.environ if name.startswith("CUDA_")]:
         del os.environ[name]
     found: dict[str, int] = {}
-    if only is not None:
-        if not only:
+    if divided:
+        found |= measure_instances(cuda, gpus, measure_context)
+        whole = [gpu["uuid"] for gpu in gpus if "parent" not in gpu]
+        if not whole:
             return found
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(only)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(whole)  # beside an instance CUDA shows none of them
     count = ctypes.c_int()
     try:
         library = ctypes.CDLL(cuda)

@@ -1,8 +1,11 @@
-"""A look at the instances of a GPU in MIG mode; a part of scan.py."""
+"""A look at the instances of GPUs in MIG mode; a part of scan.py."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pynvml
@@ -47,3 +50,40 @@ def instances_of(
         uuid = instance["uuid"]
         instance["same_memory"] = [other for other in parts if other != uuid and parts[other] == parts[uuid]]
     return found
+
+
+def measure_instances(
+    cuda: str, gpus: list[dict[str, Any]], measure: Callable[[ctypes.CDLL, int, Any], int]
+) -> dict[str, int]:
+    """Bytes that a bare context takes on those of GPUS that are instances, by UUID: MEASURE tells it for one of each
+    kind (0: it can't). A process that uses an instance sees no other device, so each is measured in a child, and before
+    this process has loaded CUDA.
+    """
+    parts = [gpu for gpu in gpus if "parent" in gpu]
+    firsts = {gpu["name"]: gpu["uuid"] for gpu in reversed(parts)}
+    kinds = {name: in_child(partial(measure_instance, cuda, uuid, measure)) for name, uuid in firsts.items()}
+    return {gpu["uuid"]: kinds[gpu["name"]] for gpu in parts}
+
+
+def measure_instance(cuda: str, uuid: str, measure: Callable[[ctypes.CDLL, int, Any], int]) -> int:
+    pynvml.nvmlInit()
+    os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+    library = ctypes.CDLL(cuda)
+    return 0 if library.cuInit(0) else measure(library, 0, pynvml.nvmlDeviceGetHandleByUUID(uuid))
+
+
+def in_child(function: Callable[[], int]) -> int:
+    """What FUNCTION answers in a child process; 0 where it fails."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(receiver)
+            os.write(sender, str(function()).encode())
+        finally:
+            os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return int(answer or 0)

@@ -99,10 +99,14 @@ def test_a_part_of_an_instance(runai_mig: Runai) -> None:
     ]
 
 
-def test_the_gpu_of_an_instance_tells_nothing(runai_mig: Runai) -> None:
-    """As the driver has it: who may not see the whole of a GPU in parts asks for the instance."""
+@pytest.mark.parametrize("more", [[], ["--cap-add=SYS_ADMIN"]])
+def test_the_gpu_of_an_instance_tells_nothing(runai_mig: Runai, more: list[str]) -> None:
+    """Whoever may not see the whole of a GPU in parts gets that answer from the driver, who may from libvgpu."""
     asks = ("init", "device 0", "memory", "memory2", "processes3", "instance 0", "memory2", "processes3")
-    done = runai_mig.run("nvmlsh", *asks, memory="2g", options=(nvmlsh(), gpus("0:0")))
+    configure(
+        runai_mig.config | {"allow_sys_admin": bool(more)}, runai_mig.program.parent / "config.json", runai_mig.program
+    )
+    done = runai_mig.run("nvmlsh", *asks, memory="2g", options=(nvmlsh(), gpus("0:0"), *more))
     answers = [line.split(" -> ")[1].split() for line in done.stdout.splitlines()]
     assert answers[2:5] == [["4"]] * 3  # NVML_ERROR_NO_PERMISSION
     assert answers[6:] == [["0", str(2 * GIB), str(2 * GIB), "0", "0"], ["0"]]
@@ -131,7 +135,7 @@ def test_processes_of_an_instance(runai_mig: Runai) -> None:
     )
     neighbour.wait_for("up")
     done = runai_mig.run("sh", "-c", script, memory="2g", options=(cudash(), gpus("0:0")))
-    assert "1184MiB /   2048MiB" in done.stdout
+    assert "1186MiB /   2048MiB" in done.stdout
     assert [line.split()[1:4] for line in done.stdout.splitlines() if "cudash" in line] == [["0", "7", "0"]]
 
 
@@ -165,10 +169,7 @@ def test_instances_that_the_spec_grants(runai_mig: Runai) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (
-            [gpus("device=0")],
-            "RUNAI_GPUS is 'device=0', and GPU 0 is in MIG mode, so only its instances can be used; name one, such as 0:0",
-        ),
+        ([gpus("device=0")], "GPU 0 is in MIG mode, so only its instances can be used; name one, such as 0:0"),
         ([gpus("0:7")], "this host has no GPU '0:7'"),
         (["nvidia0"], "the container is given /dev/nvidia0, a GPU in MIG mode, and not both capability nodes"),
         (["nvidia0", "nvidia-caps/nvidia-cap21"], "not both capability nodes of an instance of it"),
@@ -181,6 +182,14 @@ def test_what_is_refused(runai_mig: Runai, options: list[str], sentence: str) ->
     assert done.returncode == 125
     assert sentence in done.stderr.replace('\\"', "'").replace('"', "'")
     assert grants_in(runai_mig.state) == []
+
+
+def test_a_context_on_an_instance_was_measured(runai_mig: Runai) -> None:
+    """So it is charged before it is made, as on a whole GPU."""
+    done = runai_mig.run("cat", "/.runai/limits", memory="1g", options=(gpus("all"),))
+    assert [int(line.split()[2]) for line in done.stdout.splitlines()] == [162 << 20] * 3
+    done = runai_mig.run("cudash", "ctx", memory="100m", options=(cudash(), gpus("0:1")))
+    assert done.stdout == "ctx -> 2 CUDA_ERROR_OUT_OF_MEMORY\n"
 
 
 def test_who_keeps_the_share_of_an_instance(runai_mig: Runai) -> None:

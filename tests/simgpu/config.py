@@ -119,6 +119,8 @@ def _instances(gpu: GpuConfig, value: Mapping[str, Any]) -> list[GpuConfig]:
         )
         name, own = f"{gpu.name} MIG {profile}", str(part.get("uuid", uuid_of))
         parts.append(GpuConfig(-1, name, own, total, reserved, gpu.context, instance=instance))
-    if len({part.instance for part in parts}) != len(parts) or sum(part.total for part in parts) > gpu.total:
+    if len({part.instance.gpu_instance for part in parts if part.instance}) != len(parts):
+        raise ValueError(f"simgpu: two instances of gpus[{gpu.index}] have the same gpu_instance")
+    if sum(part.total for part in parts) > gpu.total:
         raise ValueError(f"simgpu: the instances of gpus[{gpu.index}] don't fit on it")
     return parts

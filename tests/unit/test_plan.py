@@ -222,7 +222,7 @@ def test_edits_are_made_once() -> None:
 
 
 def test_which_gpus(inventory: Inventory) -> None:
-    def chosen(wish: str) -> list[int]:
+    def chosen(wish: str) -> list[int | str]:
         return [gpu.index for gpu in by_wish(inventory, wish)]
 
     assert chosen("device=0") == chosen("GPU-0") == chosen("0,") == [0]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runai_runtime import mig
 from runai_runtime import spec as specs
@@ -22,6 +26,7 @@ from tests.simgpu.mig import Instance, write_proc
 from tests.unit.prepared import NODES, Prepared, gpu
 
 GIB = 1 << 30
+MAJOR = 237
 WHOLE = gpu(0) | {"uuid": "GPU-in-parts"}
 
 
@@ -41,7 +46,7 @@ def part(place: int, *same: int, size: int = 2 * GIB, caps: tuple[int, ...] = ()
     }
 
 
-PARTS = {"gpus": [part(0), part(1, size=4 * GIB), gpu(1)], "divided": [WHOLE], "caps_major": 237}
+PARTS: dict[str, Any] = {"gpus": [part(0), part(1, size=4 * GIB), gpu(1)], "divided": [WHOLE], "caps_major": MAJOR}
 
 
 @pytest.fixture
@@ -178,7 +183,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     prepared = Prepared(tmp_path, monkeypatch, **PARTS, agent={"/usr/sbin/runc": ""})
     (tmp_path / "dev/nvidia-caps").mkdir()
     for minor in (3, 4, 13, 14):
-        (tmp_path / f"dev/nvidia-caps/nvidia-cap{minor}").touch()
+        os.mknod(tmp_path / f"dev/nvidia-caps/nvidia-cap{minor}", stat.S_IFCHR | 0o444, os.makedev(MAJOR, minor))
     return prepared
 
 
@@ -208,3 +213,51 @@ def test_a_capability_node_that_is_not_there(prepared: Prepared) -> None:
     refusal = prepared.create(container(prepared, "RUNAI_GPUS=0:0")).refusal
     assert "nvidia-caps/nvidia-cap4 can't be used" in refusal
     assert set(NODES) <= {path.name for path in (prepared.folder / "dev").iterdir()}
+
+
+def test_what_a_container_is_given(prepared: Prepared) -> None:
+    """Real nodes become devices of its specification, with their leaves; each of the GPU's and the instance's once."""
+    outcome = prepared.create(container(prepared, "RUNAI_GPUS=all"))
+    assert outcome.limits == {"MIG-0": GIB, "MIG-1": GIB, "GPU-1": GIB}
+    assert [(node["path"], node["fileMode"]) for node in outcome.spec["linux"]["devices"]] == [
+        (f"/dev/nvidia-caps/nvidia-cap{minor}", 0o444) for minor in (3, 4, 13, 14)
+    ]
+    leaves = outcome.spec["linux"]["resources"]["devices"]
+    assert [leave["minor"] for leave in leaves if leave.get("major") == MAJOR] == [3, 4, 13, 14]
+
+
+names = st.sampled_from(["0", "1", "0:0", "0:1", "0:2", "MIG-1", "GPU-1", "GPU-in-parts", "all", ":", "MIG-"])
+given_nodes = st.sampled_from(
+    ["nvidia0", "nvidia1", *(f"nvidia-caps/nvidia-cap{minor}" for minor in (3, 4, 13, 14, 15))]
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(names, max_size=3),
+    st.lists(names, max_size=3),
+    st.lists(given_nodes, max_size=5, unique=True),
+    st.booleans(),
+)
+def test_any_wish_and_any_nodes(
+    prepared: Prepared, wish: list[str], visible: list[str], nodes: list[str], hook: bool
+) -> None:
+    """Who gets a share of an instance gets both nodes of it, and none but what has a share or was given before."""
+    environment = [f"RUNAI_GPUS={','.join(wish)}"] if wish else []
+    environment += [f"NVIDIA_VISIBLE_DEVICES={','.join(visible)}"] if visible else []
+    hooks = {"prestart": [{"path": "/usr/bin/nvidia-container-runtime-hook"}]} if hook else {}
+    before = {f"/dev/{name}" for name in nodes}
+    linux = prepared.usual["linux"] | {"devices": [{"path": path} for path in before]}
+    done = prepared.create(container(prepared, *environment, hooks=hooks, linux=linux))
+    assert done.refusal.isprintable()
+    assert bool(done.refusal) is (done.limits is None)
+    if done.limits is None:
+        return
+    after = {node["path"] for node in done.spec["linux"]["devices"]}
+    shared = {
+        f"/dev/nvidia-caps/nvidia-cap{minor}"
+        for part in PARTS["gpus"]
+        if part["uuid"] in done.limits
+        for minor in part.get("capabilities", [])
+    }
+    assert after == before | shared

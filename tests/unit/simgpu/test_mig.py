@@ -64,7 +64,8 @@ def test_cuda_has_one_instance_and_its_memory(divided: SimHost) -> None:
     code = """
 start()
 count, name, old = c_int(), ctypes.create_string_buffer(16), ctypes.create_string_buffer(16)
-assert cuda.cuDeviceGetCount(byref(count)) == 0 and cuda.cuDeviceGetUuid_v2(name, 0) == cuda.cuDeviceGetUuid(old, 0) == 0
+assert cuda.cuDeviceGetCount(byref(count)) == 0
+assert cuda.cuDeviceGetUuid_v2(name, 0) == cuda.cuDeviceGetUuid(old, 0) == 0
 say(count.value, name.raw.hex(), old.raw.hex(), info()[1] >> 20, alloc(1 << 30) > 0)
 say("up"); wait()
 """

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from runai_runtime.configure import configure
+from tests.docker import images
 from tests.docker.engine import Engine
 from tests.docker.host import Container, Runai, configuration, grants_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
+from tests.toolkit.install import Toolkit
 
 GIB = 1 << 30
 PARTS = [{"profile": "1g.10gb", "memory_mib": 9984}, {"profile": "3g.40gb", "memory_mib": 40448, "gpu_instance": 2}]
@@ -157,13 +159,30 @@ def node(runai: Runai, name: str) -> str:
 def caps(runai: Runai, place: int) -> list[str]:
     instance = runai.simhost.host.instances[place].instance
     assert instance is not None
-    return [node(runai, f"nvidia-caps/nvidia-cap{minor}") for minor in instance.minors(0)]
+    return [node(runai, f"nvidia-caps/nvidia-cap{minor}") for minor in runai.simhost.host.cap_minors(instance)]
 
 
 def test_instances_that_the_spec_grants(runai_mig: Runai) -> None:
     nodes = [node(runai_mig, "nvidia0"), *caps(runai_mig, 1)]
     assert listed(runai_mig, *nodes, gpus("1"))[1:] == ["MIG 3g.40gb"]
     assert listed(runai_mig, *nodes, *caps(runai_mig, 0))[1:] == ["MIG 1g.10gb", "MIG 3g.40gb"]
+
+
+def test_instances_that_nvidias_hook_shows(runai_mig: Runai, folder: Path) -> None:
+    """`docker run --gpus`, by NVIDIA's names."""
+    toolkit = Toolkit(folder / "m/toolkit", runai_mig.simhost)
+    with Engine({"runai-mig": runai_mig.program}, search=toolkit.folder) as engine:
+        images.load(engine, images.BUSYBOX)
+        there = Runai(engine, runai_mig.simhost, runai_mig.config, runai_mig.program, "runai-mig")
+        for name in ("0:1", uuids(runai_mig)[1]):
+            assert listed(there, f"--gpus=device={name}") == ["GPU 0: NVIDIA H100 80GB HBM3", "MIG 3g.40gb"]
+        done = there.run("cudash", "total", "ctx", "alloc 3g", options=(cudash(), "--gpus=device=0:0"), memory="2g")
+        assert (
+            done.stdout
+            == f"total -> 0 CUDA_SUCCESS {2 * GIB}\nctx -> 0 CUDA_SUCCESS\nalloc 3g -> 2 CUDA_ERROR_OUT_OF_MEMORY\n"
+        )
+        done = there.run("true", options=("--gpus=device=0",), check=False)
+        assert "GPU 0 is in MIG mode" in done.stderr
 
 
 @pytest.mark.parametrize(

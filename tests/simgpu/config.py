@@ -76,6 +76,14 @@ class HostConfig:
     instances: tuple[GpuConfig, ...] = ()
     """MIG instances of these GPUs. Their indices go on where those of the GPUs end."""
 
+    def minor_of(self, instance: Instance) -> int:
+        """The minor number of the node of the GPU that an instance is a part of."""
+        return self.gpus[instance.gpu].index
+
+    def cap_minors(self, instance: Instance) -> tuple[int, int]:
+        """The minor numbers of an instance's capability nodes."""
+        return instance.minors(self.minor_of(instance))
+
     @classmethod
     def parse(cls, value: Mapping[str, Any] | None) -> HostConfig:
         """Read a configuration; None is one RTX 2080 Ti. Raises ValueError with the faulty field."""

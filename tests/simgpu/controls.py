@@ -135,7 +135,7 @@ class Controls:
         whole = int(call.by_administrator())
         ids = (0, 0, 0, 0)
         if instance is not None:
-            ids = (instance.gpu_instance, instance.compute_instance, *instance.minors(board.index))
+            ids = (instance.gpu_instance, instance.compute_instance, *self.manager.host.cap_minors(instance))
         abi.SIM_MIG.pack_into(
             params, 0, gpu.config.index, int(gpu.config.mig), whole, board.index, *ids, len(self.manager.gpus),
             board.uuid.encode(),

@@ -81,7 +81,9 @@ class SimHost:
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(built / part.name, part, symlinks=True)
         parts = [part.instance for part in self.host.instances if part.instance is not None]
-        write_proc(self.proc, [gpu.index for gpu in self.host.gpus], [(part.gpu, part) for part in parts])
+        write_proc(
+            self.proc, [gpu.index for gpu in self.host.gpus], [(self.host.minor_of(part), part) for part in parts]
+        )
         command = [sys.executable, "-m", f"{__package__}.kernel", str(self.dev)]
         if self._config is not None:
             config = self.folder / "config.json"

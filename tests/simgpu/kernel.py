@@ -51,7 +51,7 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
             f"{CAPS}/nvidia-cap{minor}": f"nvidia-cap{minor}"
             for part in host.instances
             if part.instance is not None
-            for minor in part.instance.minors(part.instance.gpu)
+            for minor in host.cap_minors(part.instance)
         }
         self._nodes = {f"/{name}": name for name in nodes} | self._caps
         self._files: dict[int, File | bytes] = {}

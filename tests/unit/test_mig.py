@@ -19,7 +19,7 @@ from runai_runtime.grant import Share, by_minor, by_wish, count_of, describe
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu, Inventory
 from runai_runtime.ledger import Ledger
-from runai_runtime.placement import Choice, place
+from runai_runtime.placement import Choice, NoRoomError, place
 from runai_runtime.plan import node_names
 from runai_runtime.request import MEMORY, Request, read_request
 from tests.simgpu.mig import Instance, write_proc
@@ -170,6 +170,10 @@ def test_two_of_one_memory_in_a_container() -> None:
     for named in (gpus[:2], gpus):
         with pytest.raises(RefusalError, match="0:1 lies in the same GPU instance"):
             place(asked("1g"), Choice(named, len(named)), ledger, "pack")
+    ledger.add("a", [describe(Share(gpus[2], 2 * GIB, 2 * GIB))])
+    with pytest.raises(NoRoomError) as refusal:
+        place(asked("1g"), Choice(gpus, 2), ledger, "pack")
+    assert refusal.value.may_come
 
 
 def test_no_agent_for_an_instance(inventory: Inventory) -> None:

@@ -244,3 +244,24 @@ def test_instances_that_come_and_go(runai_mig: Runai) -> None:
         "off": [whole, other],
     }
     assert listed(runai_mig, gpus("0:1"))[1:] == ["MIG 3g.40gb"]
+
+
+def test_what_makes_the_inventory_stale(runai_mig: Runai) -> None:
+    """The driver's list of instances, and nothing else here: its files stay as they are."""
+    cache, capabilities = runai_mig.state / "host.json", runai_mig.simhost.proc / "nvidia/capabilities"
+
+    def is_read_anew() -> bool:
+        before = cache.stat().st_ino
+        runai_mig.run("true", options=(gpus("0:0"),))
+        return cache.stat().st_ino != before
+
+    is_read_anew()
+    assert not is_read_anew()
+    made = capabilities / "gpu0/mig/gi7/ci1"
+    made.mkdir()
+    assert [is_read_anew(), is_read_anew()] == [True, False]
+    made.rmdir()
+    assert [is_read_anew(), is_read_anew()] == [True, False]
+    values = json.loads(cache.read_text())
+    cache.write_text(json.dumps(values | {"no_instances": [1]}))
+    assert [is_read_anew(), is_read_anew()] == [True, False], "nothing tells when that GPU leaves MIG mode"

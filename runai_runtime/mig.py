@@ -34,24 +34,30 @@ def node_name(minor: int) -> str:
     return f"{CAPS}/nvidia-cap{minor}"
 
 
-def instances_made(host: Host) -> list[str]:
-    """The compute instances that there are, as gpuMINOR/giID/ciID: what changes when one is made or destroyed. A GPU
-    instance's id says where on the GPU it lies, and so how large it is.
+def instances_made(host: Host) -> dict[str, int]:
+    """The compute instances that there are, as gpuMINOR/giID/ciID, with their folders' inode numbers: what changes
+    when one is made or destroyed.
+
+    A GPU instance's id says where on the GPU it lies, and so how large it is. Its UUID comes from more than its ids
+    (nvGenerateSmcUuid in NVIDIA's open modules: the part of the engine that it got, too), so one that was made again
+    may have another: then the kernel's number for the folder is another too, unless all came in the same order.
     """
     top = os.path.join(proc(host), "nvidia/capabilities")
-    found = []
+    found = {}
     for gpu in below(top, "gpu"):
         for part in below(f"{top}/{gpu}/mig", "gi"):
-            found += [f"{gpu}/{part}/{compute}" for compute in below(f"{top}/{gpu}/mig/{part}", "ci")]
+            for compute, inode in below(f"{top}/{gpu}/mig/{part}", "ci").items():
+                found[f"{gpu}/{part}/{compute}"] = inode
     return found
 
 
-def below(folder: str, beginning: str) -> list[str]:
-    """The names of that BEGINNING in FOLDER, sorted; none if it can't be read."""
+def below(folder: str, beginning: str) -> dict[str, int]:
+    """What has a name of that BEGINNING in FOLDER, with its inode number; nothing if it can't be read."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.startswith(beginning))
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.inode() for entry in entries if entry.name.startswith(beginning)}
     except OSError:
-        return []
+        return {}
 
 
 def read_minors(host: Host) -> dict[str, int]:

@@ -70,7 +70,12 @@ def test_the_drivers_files(host: Host, tmp_path: Path) -> None:
     """The numbers are those of the MIG user guide."""
     made = [(0, Instance(0, 0, "1g.5gb", 1, 0)), (2, Instance(2, 0, "1g.5gb", 7, 1))]
     write_proc(tmp_path / "proc/driver", [0, 1, 2], made)
-    assert mig.instances_made(host) == ["gpu0/gi1/ci0", "gpu2/gi7/ci1"]
+    found = mig.instances_made(host)
+    assert sorted(found) == ["gpu0/gi1/ci0", "gpu2/gi7/ci1"]
+    again = tmp_path / "proc/driver/nvidia/capabilities/gpu2/mig/gi7/ci1"
+    again.rename(again.with_name("old"))
+    again.mkdir()
+    assert mig.instances_made(host) != found, "made anew, with the same ids"
     minors = mig.read_minors(host)
     known = {"gpu0/gi0": 3, "gpu0/gi0/ci0": 4, "gpu0/gi1": 12, "gpu0/gi1/ci0": 13, "gpu1/gi0": 138}
     assert known.items() <= minors.items()
@@ -80,7 +85,7 @@ def test_the_drivers_files(host: Host, tmp_path: Path) -> None:
 
 def test_a_host_without_such_files(host: Host, tmp_path: Path) -> None:
     (tmp_path / "proc/driver").mkdir(parents=True)
-    assert (mig.instances_made(host), mig.read_minors(host)) == ([], {})
+    assert (mig.instances_made(host), mig.read_minors(host)) == ({}, {})
     (tmp_path / "proc/driver/nvidia-caps").mkdir()
     (tmp_path / "proc/driver/nvidia-caps/mig-minors").write_text("gpu0/gi0/access x\n\ngpu0/access 1 2\nconfig 1\n")
     assert mig.read_minors(host) == {}

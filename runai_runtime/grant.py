@@ -88,9 +88,17 @@ def mib(size: int) -> int:
     return size // MIB
 
 
-def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
-    """The GPUs that a spec grants by their device nodes."""
-    gpus = [gpu for gpu in inventory.gpus if gpu.minor in minors]
+def by_minor(inventory: Inventory, minors: list[int], caps: set[int]) -> list[Gpu]:
+    """The GPUs that a spec grants by their device nodes; the instances (MIG) by CAPS, their capability nodes, too."""
+    nodes = [gpu for gpu in inventory.gpus if gpu.minor in minors]
+    gpus = [gpu for gpu in nodes if gpu.parent is None or (gpu.capabilities and caps.issuperset(gpu.capabilities))]
+    for whole in inventory.divided:
+        if whole.minor in minors and all(gpu.minor != whole.minor for gpu in gpus):
+            raise RefusalError(
+                f"the container is given /dev/nvidia{whole.minor}, a GPU in MIG mode, and not both capability nodes of "
+                f"an instance of it; give it these as well (/dev/nvidia-caps), or set {GPUS} instead, for one to "
+                f"{example(inventory, whole)}",
+            )
     unknown = sorted(set(minors) - {gpu.minor for gpu in gpus})
     if unknown:
         raise RefusalError(
@@ -98,6 +106,11 @@ def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
             "nvidia-smi for those it has",
         )
     return gpus
+
+
+def example(inventory: Inventory, whole: Gpu) -> str:
+    """An instance of the GPU that is WHOLE."""
+    return next((str(gpu.index) for gpu in inventory.gpus if gpu.parent == whole.index), f"{whole.index}:0")
 
 
 def count_of(inventory: Inventory, wish: str | None) -> int:
@@ -113,7 +126,9 @@ def count_of(inventory: Inventory, wish: str | None) -> int:
 
 
 def by_wish(inventory: Inventory, wish: str, name: str = GPUS) -> list[Gpu]:
-    """The GPUs that WISH names: `all`, indices or UUIDs with commas (`device=` may stand before them)."""
+    """The GPUs that WISH names: `all`, indices or UUIDs with commas (`device=` may stand before them), those of
+    instances (MIG) included.
+    """
     if wish == "all":
         return inventory.gpus
     wanted = wish.removeprefix("device=").split(",")
@@ -127,6 +142,12 @@ def one(inventory: Inventory, word: str, wish: str, name: str) -> Gpu:
     for gpu in inventory.gpus:
         if word in (str(gpu.index), gpu.uuid):
             return gpu
+    for gpu in inventory.divided:
+        if word in (str(gpu.index), gpu.uuid):
+            raise RefusalError(
+                f"{name} is {quoted(wish)}, and GPU {gpu.index} is in MIG mode, so only its instances can be used; "
+                f"name one, such as {example(inventory, gpu)}",
+            )
     raise RefusalError(
         f"{name} is {quoted(wish)}, and this host has no GPU {quoted(word)}; nvidia-smi -L lists those it has",
     )

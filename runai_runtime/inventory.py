@@ -11,29 +11,39 @@ import os
 
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import Host
+from runai_runtime.mig import instances_made
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
     from typing import Any
 
-VERSION = 3
+VERSION = 4
 
 
 class Gpu:
-    """One GPU. Sizes are bytes: the total as NVML reports it, what the driver keeps of it, what a bare context takes
-    (0 where that couldn't be measured).
+    """One GPU, or an instance of one (MIG). Sizes are bytes: the total as NVML reports it, what the driver keeps of it,
+    what a bare context takes (0 where that couldn't be measured).
+
+    index: as NVIDIA_VISIBLE_DEVICES has it: 0, or "0:1" for an instance. minor: of the GPU's device node.
+    parent: the index of an instance's GPU, None for a GPU. capabilities: the minors of the two capability nodes that
+    let a process use the instance. same_memory: the UUIDs of other instances that lie in the same memory.
     """
 
-    __slots__ = ("context", "index", "minor", "name", "reserved", "total", "uuid")
+    __slots__ = (
+        *("capabilities", "context", "index", "minor", "name", "parent", "reserved", "same_memory", "total", "uuid"),
+    )
 
     def __init__(self, values: dict[str, Any]) -> None:
-        self.index: int = values["index"]
+        self.index: int | str = values["index"]
         self.uuid: str = values["uuid"]
         self.name: str = values["name"]
         self.minor: int = values["minor"]
         self.total: int = values["total"]
         self.reserved: int = values["reserved"]
         self.context: int = values["context"]
+        self.parent: int | None = values.get("parent")
+        self.capabilities: list[int] = values.get("capabilities", [])
+        self.same_memory: list[str] = values.get("same_memory", [])
 
 
 class File:
@@ -50,12 +60,14 @@ class File:
 class Inventory:
     """The host's GPUs, the driver's files, and our libraries as fitted to that driver (paths by SONAME).
 
+    divided: the GPUs in MIG mode, which are in gpus by their instances alone. caps_major: the major number of these
+    instances' capability nodes, 0 where there are none.
     agent: for each low-level runtime that was looked at, why a container of it can't have an agent; "" where it can.
     flags: the flags of a filter with a listener that such a runtime and the kernel take.
     cdi: what the host's CDI specifications have for its GPUs (cdi.read_folders()).
     """
 
-    __slots__ = ("agent", "cdi", "driver", "flags", "gpus", "libraries", "ours", "programs")
+    __slots__ = ("agent", "caps_major", "cdi", "divided", "driver", "flags", "gpus", "libraries", "ours", "programs")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.driver: str = values["driver"]
@@ -65,6 +77,8 @@ class Inventory:
         self.ours: dict[str, str] = values["ours"]
         self.agent: dict[str, str] = values.get("agent", {})
         self.flags: dict[str, list[str]] = values.get("flags", {})
+        self.divided = [Gpu(gpu) for gpu in values.get("divided", [])]
+        self.caps_major: int = values.get("caps_major", 0)
         self.cdi: dict[str, Any] = values.get("cdi", {})
 
 
@@ -103,7 +117,7 @@ def read_inventory(host: Host) -> Inventory:
     if inventory is not None:
         return inventory
     scan_in_child(host)
-    values = read_values(host)  # of CDI files that change all the time, any look will do
+    values = read_values(host, just_written=True)  # of CDI files that change all the time, any look will do
     if values is None:
         raise RefusalError("the host's GPUs were read and then changed at once; try again")
     return Inventory(values)
@@ -122,14 +136,19 @@ def is_fresh(cdi: dict[str, Any], host: Host) -> bool:
     return cdi["folders"] == host.cdi_spec_dirs and all(stamp(path) == seen for path, seen in cdi["stamps"].items())
 
 
-def read_values(host: Host) -> dict[str, Any] | None:
-    """What is cached, if the driver, our libraries and the runtimes are what they were; CDI specifications aside."""
+def read_values(host: Host, *, just_written: bool = False) -> dict[str, Any] | None:
+    """What is cached, if the driver, its instances, our libraries and the runtimes are what they were; CDI
+    specifications aside. Nothing tells when a GPU without instances leaves MIG mode: what is cached of one with such a
+    GPU holds for who has JUST had it WRITTEN.
+    """
     try:
         with open(cache_path(host), "rb") as file:
             values: dict[str, Any] = json.loads(file.read())
         if values["version"] != VERSION or values["circumstances"] != circumstances() or values["for"] != host.driver:
             return None
         if (values["libvgpu"], values["fitted"], values["runtimes"]) != (host.libvgpu, host.fitted, host.runtimes):
+            return None
+        if values["instances"] != instances_made(host) or (values["no_instances"] and not just_written):
             return None
         if any(stamp(path) != seen for path, seen in values["stamps"].items()):
             return None

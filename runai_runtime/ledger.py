@@ -108,7 +108,13 @@ class Ledger:
         return max(0, self.capacity(gpu) - sum(self.held(gpu).values()))
 
     def held(self, gpu: Gpu) -> dict[str, int]:
-        return self.holders.get(gpu.uuid, {})
+        if not gpu.same_memory:
+            return self.holders.get(gpu.uuid, {})
+        together: dict[str, int] = {}
+        for uuid in (gpu.uuid, *gpu.same_memory):
+            for container, size in self.holders.get(uuid, {}).items():
+                together[container] = together.get(container, 0) + size
+        return together
 
     def takes(self, share: Share) -> int:
         """What SHARE would take of its GPU."""

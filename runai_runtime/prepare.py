@@ -126,10 +126,10 @@ def enforcer_of(
     """
     if host.enforcement == "interposer":
         return None, NOT_WANTED
-    from runai_runtime.agent import Agent, host_fault, refusal_of, socket_fault
+    from runai_runtime.agent import Agent, host_fault, instance_fault, refusal_of, socket_fault
 
     required = host.enforcement == "agent"
-    why = host_fault(inventory, runtime) or socket_fault(folder)
+    why = host_fault(inventory, runtime) or instance_fault(shares) or socket_fault(folder)
     if why and required:
         raise refusal_of(host, why)
     if why:
@@ -215,7 +215,7 @@ def refuse_unbounded(spec: Spec, host: Host) -> None:
 def given_gpus(spec: Spec, inventory: Inventory, environment: dict[str, str]) -> list[Gpu]:
     """The GPUs that the spec grants, by device nodes and by NVIDIA's hook."""
     minors = specs.device_minors(spec)
-    given = grants.by_minor(inventory, minors) if minors else []
+    given = grants.by_minor(inventory, minors, specs.cap_minors(spec, inventory.caps_major)) if minors else []
     visible = visible_devices(spec, environment) if specs.has_nvidia_hook(spec) else ""
     if visible:
         given += grants.by_wish(inventory, visible, VISIBLE)

@@ -22,8 +22,10 @@ from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
 from runai_runtime.hostlog import note
 from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, read_values, stamp
+from runai_runtime.mig import caps_major, instances_made, read_minors
 from runai_runtime.plan import OURS
 from runai_runtime.request import GRANULE
+from runai_runtime.scan_mig import instances_of, is_divided, measure_instances
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
 # links to it (its SONAME, and for linkers STEM.so) beside it.
@@ -110,12 +112,15 @@ def scan(host: Host) -> dict[str, Any]:
     cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
-    driver, gpus = ask_nvml(nvml)
-    contexts = measure_contexts(cuda)
+    instances = instances_made(host)
+    driver, gpus, divided = ask_nvml(nvml, read_minors(host))
+    contexts = measure_contexts(cuda, gpus, divided=bool(divided))
     agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
         "circumstances": circumstances(),
+        "instances": instances,
+        "no_instances": sorted({gpu["index"] for gpu in divided} - {gpu.get("parent") for gpu in gpus}),
         "for": host.driver,
         "libvgpu": host.libvgpu,
         "fitted": host.fitted,
@@ -126,6 +131,8 @@ def scan(host: Host) -> dict[str, Any]:
         "flags": filter_flags(agent),
         "driver": driver,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
+        "divided": [gpu | {"context": 0} for gpu in divided],
+        "caps_major": caps_major(),
         "libraries": list(libraries(folders, driver)),
         "programs": list(programs(host.driver.get("programs", PROGRAM_FOLDERS))),
     }
@@ -209,34 +216,48 @@ def find_program(folders: Iterable[str], name: str) -> str:
     return ""
 
 
-def ask_nvml(library: str) -> tuple[str, list[dict[str, Any]]]:
-    """The driver's version, and its GPUs."""
+def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
+    """The driver's version, its GPUs, where one in MIG mode stands by its instances, and those in MIG mode. MINORS: of
+    the instances' capability nodes.
+    """
+    gpus: list[dict[str, Any]] = []
+    divided: list[dict[str, Any]] = []
     try:
         ctypes.CDLL(library)  # pynvml asks for it by SONAME, which is then this one wherever it lies
         pynvml.nvmlInit()
     except (OSError, pynvml.NVMLError) as error:
         raise RefusalError(f"the NVIDIA driver doesn't answer ({error}); see whether nvidia-smi works") from error
     try:
-        gpus = [describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = describe(device) | {"index": index, "minor": pynvml.nvmlDeviceGetMinorNumber(device)}
+            if is_divided(device):
+                divided.append(gpu)
+                gpus += instances_of(device, gpu, minors, describe)
+            else:
+                gpus.append(gpu)
         driver = text(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError as error:
         raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
+    if divided and not gpus:
+        raise RefusalError(
+            "this host's GPUs are in MIG mode and have no instances; make some (nvidia-smi mig -cgi PROFILES -C), or "
+            "turn MIG mode off (nvidia-smi -mig 0)",
+        )
     if not gpus:
         raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
-    return driver, gpus
+    return driver, gpus, divided
 
 
-def describe(index: int) -> dict[str, Any]:
-    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+def describe(device: Any) -> dict[str, Any]:
+    """What NVML says of a GPU, or of an instance of one."""
     memory = pynvml.nvmlDeviceGetMemoryInfo(device)
     reserved = 0
     with contextlib.suppress(pynvml.NVMLError, AttributeError):  # version 2 came with R510
         reserved = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2).reserved
     return {
-        "index": index,
         "uuid": text(pynvml.nvmlDeviceGetUUID(device)),
         "name": text(pynvml.nvmlDeviceGetName(device)),
-        "minor": pynvml.nvmlDeviceGetMinorNumber(device),
         "total": int(memory.total),
         "reserved": int(reserved),
     }
@@ -246,14 +267,21 @@ def text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def measure_contexts(cuda: str) -> dict[str, int]:
-    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver.
+def measure_contexts(cuda: str, gpus: list[dict[str, Any]], *, divided: bool) -> dict[str, int]:
+    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver. DIVIDED: some are in
+    MIG mode.
 
     A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container.
     """
     for name in [name for name in os.environ if name.startswith("CUDA_")]:
         del os.environ[name]
     found: dict[str, int] = {}
+    if divided:
+        found |= measure_instances(cuda, gpus, measure_context)
+        whole = [gpu["uuid"] for gpu in gpus if "parent" not in gpu]
+        if not whole:
+            return found
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(whole)  # beside an instance CUDA shows none of them
     count = ctypes.c_int()
     try:
         library = ctypes.CDLL(cuda)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .abi import MIB
+from .mig import GPU_INSTANCES, Instance
 
 DRIVER_VERSION = "580.159.04"
 CUDA_VERSION = 13000
@@ -50,6 +51,10 @@ class GpuConfig:
     total: int
     reserved: int
     context: int
+    mig: bool = False
+    """Is MIG mode on? Then the GPU is used by its instances alone."""
+    instance: Instance | None = None
+    """For a part of a GPU: which."""
 
     @property
     def model(self) -> Model:
@@ -68,6 +73,16 @@ class HostConfig:
 
     driver_version: str
     gpus: tuple[GpuConfig, ...]
+    instances: tuple[GpuConfig, ...] = ()
+    """MIG instances of these GPUs. Their indices go on where those of the GPUs end."""
+
+    def minor_of(self, instance: Instance) -> int:
+        """The minor number of the node of the GPU that an instance is a part of."""
+        return self.gpus[instance.gpu].index
+
+    def cap_minors(self, instance: Instance) -> tuple[int, int]:
+        """The minor numbers of an instance's capability nodes."""
+        return instance.minors(self.minor_of(instance))
 
     @classmethod
     def parse(cls, value: Mapping[str, Any] | None) -> HostConfig:
@@ -79,11 +94,13 @@ class HostConfig:
         parsed = tuple(_gpu(index, gpu) for index, gpu in enumerate(gpus))
         if len({gpu.uuid for gpu in parsed}) != len(parsed):
             raise ValueError("simgpu: two GPUs have the same uuid")
-        return cls(str(value.get("driver_version", DRIVER_VERSION)), parsed)
+        parts = tuple(part for gpu, given in zip(parsed, gpus, strict=True) for part in _instances(gpu, given))
+        numbered = tuple(replace(part, index=len(parsed) + index) for index, part in enumerate(parts))
+        return cls(str(value.get("driver_version", DRIVER_VERSION)), parsed, numbered)
 
 
 def _gpu(index: int, value: Mapping[str, Any]) -> GpuConfig:
-    if unknown := set(value) - {"name", "memory_mib", "reserved_mib", "context_mib", "uuid"}:
+    if unknown := set(value) - {"name", "memory_mib", "reserved_mib", "context_mib", "uuid", "mig"}:
         raise ValueError(f"simgpu: unknown field gpus[{index}].{min(unknown)}")
     name = str(value.get("name", "NVIDIA GeForce RTX 2080 Ti"))
     total, reserved, context = (
@@ -93,4 +110,25 @@ def _gpu(index: int, value: Mapping[str, Any]) -> GpuConfig:
     if not 0 <= reserved < total or context < 0:
         raise ValueError(f"simgpu: gpus[{index}] needs 0 <= reserved_mib < memory_mib and context_mib >= 0")
     own = f"GPU-{uuid.uuid5(UUID_NAMESPACE, f'{index} {name}')}"
-    return GpuConfig(index, name, str(value.get("uuid", own)), total, reserved, context)
+    return GpuConfig(index, name, str(value.get("uuid", own)), total, reserved, context, "mig" in value)
+
+
+def _instances(gpu: GpuConfig, value: Mapping[str, Any]) -> list[GpuConfig]:
+    """The parts of a GPU, each with one compute instance: its "mig", a list, which may be empty."""
+    parts = []
+    for place, part in enumerate(value.get("mig", [])):
+        if unknown := set(part) - {"profile", "memory_mib", "reserved_mib", "gpu_instance", "uuid"}:
+            raise ValueError(f"simgpu: unknown field gpus[{gpu.index}].mig[{place}].{min(unknown)}")
+        profile = str(part.get("profile", "1g.10gb"))
+        instance = Instance(gpu.index, place, profile, int(part.get("gpu_instance", GPU_INSTANCES // 2 + place)), 0)
+        uuid_of = f"MIG-{uuid.uuid5(UUID_NAMESPACE, f'{gpu.uuid} {instance.gpu_instance} {profile}')}"
+        total, reserved = (
+            int(part.get(key, default)) * MIB for key, default in (("memory_mib", 9856), ("reserved_mib", 16))
+        )
+        name, own = f"{gpu.name} MIG {profile}", str(part.get("uuid", uuid_of))
+        parts.append(GpuConfig(-1, name, own, total, reserved, gpu.context, instance=instance))
+    if len({part.instance.gpu_instance for part in parts if part.instance}) != len(parts):
+        raise ValueError(f"simgpu: two instances of gpus[{gpu.index}] have the same gpu_instance")
+    if sum(part.total for part in parts) > gpu.total:
+        raise ValueError(f"simgpu: the instances of gpus[{gpu.index}] don't fit on it")
+    return parts

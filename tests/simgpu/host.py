@@ -18,6 +18,7 @@ from typing import Any
 
 from .build import THIS_RELEASE, Release, build, source_hash
 from .config import HostConfig
+from .mig import write_proc
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(tempfile.gettempdir()) / f"runai-simgpu-{os.getuid()}"
@@ -57,6 +58,11 @@ class SimHost:
         """Folder of the device nodes."""
         return self.folder / "dev"
 
+    @property
+    def proc(self) -> Path:
+        """What a host has in /proc/driver."""
+        return self.folder / "proc/driver"
+
     def __enter__(self) -> SimHost:
         self.start()
         return self
@@ -74,6 +80,10 @@ class SimHost:
         for part in (self.lib, self.bin):
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(built / part.name, part, symlinks=True)
+        parts = [part.instance for part in self.host.instances if part.instance is not None]
+        write_proc(
+            self.proc, [gpu.index for gpu in self.host.gpus], [(self.host.minor_of(part), part) for part in parts]
+        )
         command = [sys.executable, "-m", f"{__package__}.kernel", str(self.dev)]
         if self._config is not None:
             config = self.folder / "config.json"

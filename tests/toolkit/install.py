@@ -23,6 +23,17 @@ main({arguments})
 """
 
 
+def parts(simhost: SimHost) -> dict[str, list[str]]:
+    """The nodes of each instance (MIG), by both of its names."""
+    found = {}
+    for part in simhost.host.instances:
+        assert part.instance is not None
+        nodes = [f"nvidia{simhost.host.minor_of(part.instance)}"]
+        nodes += [f"nvidia-caps/nvidia-cap{minor}" for minor in simhost.host.cap_minors(part.instance)]
+        found[f"{part.instance.gpu}:{part.instance.place}"] = found[part.uuid] = nodes
+    return found
+
+
 class Toolkit:
     """FOLDER with nvidia-container-runtime-hook and nvidia-cdi-hook, and with more runtimes as runtime() makes them.
 
@@ -33,6 +44,7 @@ class Toolkit:
         self.folder = folder
         self.driver = {"lib": str(simhost.lib), "bin": str(simhost.bin), "dev": str(simhost.dev)}
         self.driver["uuids"] = " ".join(gpu.uuid for gpu in simhost.host.gpus)
+        self.driver["parts"] = " ".join(f"{name}={','.join(nodes)}" for name, nodes in parts(simhost).items())
         self.cdi_hook = self._write("nvidia-cdi-hook", "cdi_hook")
         self.hook = self._write("nvidia-container-runtime-hook", "runtime_hook", self.driver, HOME)
         self.specification = cdi.specification(self.driver, home, str(self.cdi_hook), compat)

@@ -41,7 +41,9 @@ def visible(spec: dict[str, Any], driver: dict[str, str]) -> list[str] | None:
     nodes = sorted(node.name for node in Path(driver["dev"]).glob("nvidia[0-9]*"))
     if words[0] == "all":
         return nodes
-    return [f"nvidia{names.index(word) if word in names else word}" for word in words]
+    parts = dict(pair.split("=") for pair in driver["parts"].split())
+    named = (parts.get(word, f"nvidia{names.index(word) if word in names else word}") for word in words)
+    return list(dict.fromkeys(node for one in named for node in one.split(",")))
 
 
 def commands(root: Path, driver: dict[str, str], folder: str, gpus: list[str]) -> list[str]:

@@ -97,6 +97,7 @@ def replace_cache(path: str, values: dict[str, Any]) -> None:
 
 def scan(host: Host) -> dict[str, Any]:
     """The inventory in the form in which it is cached."""
+    now = circumstances(host)  # first: what changes meanwhile makes the answer stale
     folders = library_folders(host)
     drivers = bounded_libraries(folders)
     for name, path in drivers.items():
@@ -105,12 +106,12 @@ def scan(host: Host) -> dict[str, Any]:
     cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
-    driver, gpus = ask_nvml(nvml)
+    driver, cuda_version, gpus = ask_nvml(nvml)
     contexts = measure_contexts(cuda)
     agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
-        "circumstances": circumstances(),
+        "circumstances": now,
         "for": host.driver,
         "libvgpu": host.libvgpu,
         "fitted": host.fitted,
@@ -120,6 +121,7 @@ def scan(host: Host) -> dict[str, Any]:
         "agent": agent,
         "flags": filter_flags(agent),
         "driver": driver,
+        "cuda": cuda_version,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
         "libraries": list(libraries(folders, driver)),
         "programs": list(programs(host.driver.get("programs", PROGRAM_FOLDERS))),
@@ -204,26 +206,32 @@ def find_program(folders: Iterable[str], name: str) -> str:
     return ""
 
 
-def ask_nvml(library: str) -> tuple[str, list[dict[str, Any]]]:
-    """The driver's version, and its GPUs."""
+def ask_nvml(library: str) -> tuple[str, str, list[dict[str, Any]]]:
+    """The driver's version, the newest CUDA that it can do, and its GPUs, without those that fell off the bus."""
     try:
         ctypes.CDLL(library)  # pynvml asks for it by SONAME, which is then this one wherever it lies
         pynvml.nvmlInit()
     except (OSError, pynvml.NVMLError) as error:
         raise RefusalError(f"the NVIDIA driver doesn't answer ({error}); see whether nvidia-smi works") from error
     try:
-        gpus = [describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = [describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
         driver = text(pynvml.nvmlSystemGetDriverVersion())
+        cuda = cuda_text(pynvml.nvmlSystemGetCudaDriverVersion())
     except pynvml.NVMLError as error:
         raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
+    gpus = [gpu for gpu in found if gpu]
     if not gpus:
         raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
-    return driver, gpus
+    return driver, cuda, gpus
 
 
-def describe(index: int) -> dict[str, Any]:
-    device = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+def describe(index: int) -> dict[str, Any] | None:
+    """The GPU of that index; None for one that fell off the bus, beside which others go on."""
+    try:
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+    except pynvml.NVMLError_GpuIsLost:
+        return None
     reserved = 0
     with contextlib.suppress(pynvml.NVMLError, AttributeError):  # version 2 came with R510
         reserved = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2).reserved
@@ -232,9 +240,15 @@ def describe(index: int) -> dict[str, Any]:
         "uuid": text(pynvml.nvmlDeviceGetUUID(device)),
         "name": text(pynvml.nvmlDeviceGetName(device)),
         "minor": pynvml.nvmlDeviceGetMinorNumber(device),
+        "bus": text(pynvml.nvmlDeviceGetPciInfo(device).busId),
         "total": int(memory.total),
         "reserved": int(reserved),
     }
+
+
+def cuda_text(version: int) -> str:
+    """As CUDA writes it: 13000 is 13.0."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def text(value: str | bytes) -> str:

@@ -163,10 +163,10 @@ SIM_CTRL_IMPORT: Final = 0x51AD0005
 
 SIM_SYSTEM: Final = Struct("<80sII")
 """driver version, number of GPUs, CUDA version (13000)."""
-SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQ")
+SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQQ")
 """index (in), minor, domain, bus, device, architecture (NVML's), capability major, minor, brand (NVML's),
 watts at most, fan percent (-1: none), ECC (-1: not supported); name, UUID; total, reserved, used, a context's
-cost, the part of it that user space doesn't ask for (bytes)."""
+cost, the part of it that user space doesn't ask for (bytes); how fast it is."""
 SIM_PROCESSES: Final = Struct("<II")
 """GPU index (in), capacity (in) or number of processes there are (out); SIM_PROCESS records follow."""
 SIM_PROCESS: Final = Struct("<I4xQ")

@@ -42,7 +42,11 @@ OTHER_MODEL = Model("", 7, (8, 6), 5, 300, 30, -1)
 
 @dataclass(frozen=True)
 class GpuConfig:
-    """One GPU. Sizes in bytes."""
+    """One GPU. Sizes in bytes.
+
+    index: as the kernel side counts. minor: the N of its node nvidiaN. bus: its PCI bus, by which NVML counts. speed:
+    CUDA counts from the largest down, and by bus among equals (CUDA_DEVICE_ORDER).
+    """
 
     index: int
     name: str
@@ -50,16 +54,14 @@ class GpuConfig:
     total: int
     reserved: int
     context: int
+    minor: int
+    bus: int
+    speed: int
 
     @property
     def model(self) -> Model:
         """The first known kind whose mark stands in the name."""
         return next((model for model in MODELS if model.match in self.name), OTHER_MODEL)
-
-    @property
-    def bus(self) -> int:
-        """PCI bus: a GPU a bus, from 1 on."""
-        return self.index + 1
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,14 @@ class HostConfig:
             raise ValueError(f"simgpu: unknown field {min(unknown)}")
         gpus = value.get("gpus", [{}])
         parsed = tuple(_gpu(index, gpu) for index, gpu in enumerate(gpus))
-        if len({gpu.uuid for gpu in parsed}) != len(parsed):
-            raise ValueError("simgpu: two GPUs have the same uuid")
+        for key in ("uuid", "minor", "bus"):
+            if len({getattr(gpu, key) for gpu in parsed}) != len(parsed):
+                raise ValueError(f"simgpu: two GPUs have the same {key}")
         return cls(str(value.get("driver_version", DRIVER_VERSION)), parsed)
 
 
 def _gpu(index: int, value: Mapping[str, Any]) -> GpuConfig:
-    if unknown := set(value) - {"name", "memory_mib", "reserved_mib", "context_mib", "uuid"}:
+    if unknown := set(value) - {"name", "memory_mib", "reserved_mib", "context_mib", "uuid", "minor", "bus", "speed"}:
         raise ValueError(f"simgpu: unknown field gpus[{index}].{min(unknown)}")
     name = str(value.get("name", "NVIDIA GeForce RTX 2080 Ti"))
     total, reserved, context = (
@@ -93,4 +96,6 @@ def _gpu(index: int, value: Mapping[str, Any]) -> GpuConfig:
     if not 0 <= reserved < total or context < 0:
         raise ValueError(f"simgpu: gpus[{index}] needs 0 <= reserved_mib < memory_mib and context_mib >= 0")
     own = f"GPU-{uuid.uuid5(UUID_NAMESPACE, f'{index} {name}')}"
-    return GpuConfig(index, name, str(value.get("uuid", own)), total, reserved, context)
+    # A GPU a bus, from 1 on: all count alike then.
+    place = (int(value.get(key, default)) for key, default in (("minor", index), ("bus", index + 1), ("speed", 0)))
+    return GpuConfig(index, name, str(value.get("uuid", own)), total, reserved, context, *place)

@@ -114,9 +114,10 @@ class Controls:
         gpu = self.manager.gpu(abi.U32.unpack_from(params)[0])
         config, model = gpu.config, gpu.config.model
         abi.SIM_GPU.pack_into(
-            params, 0, config.index, config.index, 0, config.bus, 0, model.architecture, *model.capability,
+            params, 0, config.index, config.minor, 0, config.bus, 0, model.architecture, *model.capability,
             model.brand, model.watts, model.fan_percent, model.ecc, config.name.encode(), config.uuid.encode(),
             config.total, config.reserved, gpu.used, config.context, gpu.unlisted_of_context,
+            config.speed,
         )  # fmt: skip
 
     def _processes(self, call: Call, params: bytearray) -> None:

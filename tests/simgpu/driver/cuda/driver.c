@@ -44,7 +44,27 @@ static CUresult open_device(struct device *device, const struct sim_gpu *info, i
     return CUDA_SUCCESS;
 }
 
-/* The GPUs whose nodes this process can open, in the driver's order. */
+static int by_bus(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    return (a->info.bus > b->info.bus) - (a->info.bus < b->info.bus);
+}
+
+static int by_speed(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    return a->info.speed != b->info.speed ? (a->info.speed < b->info.speed ? 1 : -1) : by_bus(one, other);
+}
+
+/* CUDA_DEVICE_ORDER: the fastest first, unless PCI_BUS_ID is asked for. */
+static void put_in_order(void)
+{
+    const char *order = getenv("CUDA_DEVICE_ORDER");
+    bool bus = order && strcmp(order, "PCI_BUS_ID") == 0;
+    qsort(driver.devices, (size_t)driver.count, sizeof *driver.devices, bus ? by_bus : by_speed);
+}
+
+/* The GPUs whose nodes this process can open. */
 static CUresult open_devices(void)
 {
     struct sim_system system;
@@ -66,6 +86,7 @@ static CUresult open_devices(void)
         if (result)
             return result;
     }
+    put_in_order();
     driver.count = visible_devices(driver.devices, driver.count);
     for (int i = 0; i < driver.count; i++)
         driver.devices[i].ordinal = i;

@@ -36,6 +36,12 @@ const char *library_driver_version(void)
     return library.system.driver_version;
 }
 
+static int by_bus(const void *one, const void *other)
+{
+    const struct nvmlDevice_st *a = one, *b = other;
+    return (a->info.bus > b->info.bus) - (a->info.bus < b->info.bus);
+}
+
 static nvmlReturn_t find_devices(void)
 {
     if (rm_control(&library.rm, SIM_CTRL_SYSTEM, &library.system, sizeof library.system))
@@ -53,8 +59,11 @@ static nvmlReturn_t find_devices(void)
         if (node < 0)
             continue;
         close(node);
-        device->index = library.count++;
+        library.count++;
     }
+    qsort(library.devices, library.count, sizeof *library.devices, by_bus);
+    for (unsigned i = 0; i < library.count; i++)
+        library.devices[i].index = i;
     return NVML_SUCCESS;
 }
 

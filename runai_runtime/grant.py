@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
     from runai_runtime.agent import Agent
 
+# Of what an older ledger has to understand of a grant: what is promised (gpus), and how to tell whether its container is
+# there (id, root, creator). A key more, or one that older grants lack, doesn't change it.
 VERSION = 1
 
 MIB = 1 << 20
@@ -283,7 +285,7 @@ def living(path: str) -> dict[str, Any] | None:
     runtime knows it (by a folder of its own in the runtime's root). None else, or where there is no whole grant.
 
     Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
-    version that wrote none.
+    version that wrote none. One of a newer version is answered as it is, until the next boot: this one can't tell.
     """
     try:
         grant: dict[str, Any] = json.loads(read_small(f"{path}/grant.json"))
@@ -291,12 +293,22 @@ def living(path: str) -> dict[str, Any] | None:
         made, now = creator.get("boot"), boot()
         if made and now and made != now:
             return None
-        if os.path.isdir(f"{grant['root']}/{grant['id']}"):
+        if not is_known(grant):
+            return grant
+        folder = f"{grant['root']}/{grant['id']}"
+        if os.path.isdir(folder):
             return grant
         start = start_time(creator["pid"])
-        return grant if start != 0 and start == creator["start"] else None
+        if start != 0 and start == creator["start"]:
+            return grant
+        return grant if os.path.isdir(folder) else None  # the creator may have made it just now, and ended
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def is_known(grant: dict[str, Any]) -> bool:
+    """Whether GRANT is of a version that this one understands."""
+    return bool(grant.get("version", VERSION) == VERSION)
 
 
 def read_small(path: str) -> str:

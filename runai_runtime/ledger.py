@@ -139,11 +139,13 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
 
 def count_in(ledger: Ledger, path: str, container: str, grant: dict[str, Any]) -> None:
     try:
+        if not grants.is_known(grant):
+            raise ValueError
         ledger.add(container, grant["gpus"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RefusalError(
             f"{path}/grant.json is damaged, or of a version of runai-runtime that this one doesn't know, so nobody can "
-            "tell what is free; remove that container",
+            "tell what is free; remove that container, and that folder where the container is gone",
         ) from error
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
     from runai_runtime.agent import Agent
 
-# Of what an older ledger has to understand of a grant: what is promised (gpus), and how to tell whether its container is
-# there (id, root, creator). A key more, or one that older grants lack, doesn't change it.
+# Of what a ledger has to understand of a grant: what is promised (gpus), and how to tell whether its container is
+# there (id, root, creator). A key that older grants lack, and that can be done without, doesn't change it.
 VERSION = 1
 
 MIB = 1 << 20

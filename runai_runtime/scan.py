@@ -220,6 +220,10 @@ def ask_nvml(library: str) -> tuple[str, str, list[dict[str, Any]]]:
     except pynvml.NVMLError as error:
         raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
     gpus = [gpu for gpu in found if gpu]
+    if found and not gpus:
+        raise RefusalError(
+            "this host has no GPU that answers, all fell off the bus; see nvidia-smi and the kernel's log"
+        )
     if not gpus:
         raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
     return driver, cuda, gpus

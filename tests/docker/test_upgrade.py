@@ -54,7 +54,7 @@ def another_version(runai: Runai) -> None:
 
 
 def another_place(runai: Runai) -> None:
-    """As from another virtual environment, with the old one gone: also the hook that stands in the container's bundle."""
+    """As from another virtual environment, with the old one gone, and with it the hook in the container's bundle."""
     old = Path(runai.config["libvgpu"])
     reconfigure(runai, Path(shutil.copytree(old, old.with_name("native-2"))))
     shutil.rmtree(old)

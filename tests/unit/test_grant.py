@@ -65,7 +65,9 @@ def test_a_grant_of_a_newer_version(host: Host, tmp_path: Path, version: object)
     """Nobody can tell what it takes, nor whether its container is there: nobody is let in, and it isn't taken back."""
     path = made(host, tmp_path) / "grant.json"
     creator = json.loads(path.read_text())["creator"]
-    rewrite(path, {"version": version, "creator": creator | {"pid": 1, "start": 1}, "gpus": "elsewhere"}, ("id", "root"))
+    rewrite(
+        path, {"version": version, "creator": creator | {"pid": 1, "start": 1}, "gpus": "elsewhere"}, ("id", "root")
+    )
     with pytest.raises(RefusalError, match=r"x/grant\.json is damaged, or of a version .* that folder where"):
         read_ledger(host)
     with pytest.raises(RefusalError, match="of a version of runai-runtime that this one doesn't know"):

@@ -32,7 +32,9 @@ class Toolkit:
     def __init__(self, folder: Path, simhost: SimHost, home: str = HOME, compat: str = "") -> None:
         self.folder = folder
         self.driver = {"lib": str(simhost.lib), "bin": str(simhost.bin), "dev": str(simhost.dev)}
-        self.driver["uuids"] = " ".join(gpu.uuid for gpu in simhost.host.gpus)
+        gpus = sorted(simhost.host.gpus, key=lambda gpu: gpu.bus)  # as NVML counts
+        self.driver["uuids"] = " ".join(gpu.uuid for gpu in gpus)
+        self.driver["nodes"] = " ".join(f"nvidia{gpu.minor}" for gpu in gpus)
         self.cdi_hook = self._write("nvidia-cdi-hook", "cdi_hook")
         self.hook = self._write("nvidia-container-runtime-hook", "runtime_hook", self.driver, HOME)
         self.specification = cdi.specification(self.driver, home, str(self.cdi_hook), compat)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
     from runai_runtime.agent import Agent
 
+# Of what a ledger has to understand of a grant: what is promised (gpus), and how to tell whether its container is
+# there (id, root, creator). A key that older grants lack, and that can be done without, doesn't change it.
 VERSION = 1
 
 MIB = 1 << 20
@@ -309,12 +311,17 @@ def default_root(runtime: str) -> str:
     return "/run/runc"
 
 
+def is_made(grant: dict[str, Any]) -> bool:
+    """Whether the low-level runtime has made the container."""
+    return any(os.path.exists(f"{grant['root']}/{grant['id']}/{name}") for name in STATES)
+
+
 def living(path: str) -> dict[str, Any] | None:
     """The grant in PATH, if its container is being made (its creator lives; exec keeps pid and start time), or the
     runtime knows it. None else, or where there is no whole grant.
 
     Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
-    version that wrote none.
+    version that wrote none. One of a newer version is answered as it is, until the next boot: this one can't tell.
     """
     try:
         grant: dict[str, Any] = json.loads(read_small(f"{path}/grant.json"))
@@ -322,12 +329,19 @@ def living(path: str) -> dict[str, Any] | None:
         made, now = creator.get("boot"), boot()
         if made and now and made != now:
             return None
-        if any(os.path.exists(f"{grant['root']}/{grant['id']}/{name}") for name in STATES):
+        if not is_known(grant) or is_made(grant):
             return grant
         start = start_time(creator["pid"])
-        return grant if start != 0 and start == creator["start"] else None
+        if start != 0 and start == creator["start"]:
+            return grant
+        return grant if is_made(grant) else None  # the creator may have made it just now, and ended
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def is_known(grant: dict[str, Any]) -> bool:
+    """Whether GRANT is of a version that this one understands."""
+    return bool(grant.get("version", VERSION) == VERSION)
 
 
 def read_small(path: str) -> str:

@@ -26,6 +26,7 @@ CHOICES = {
     "without_request": ("leave", "default", "refuse"),
     "placement": ("pack", "spread"),
 }
+DEVICES = "/dev"
 DOORS = ("/dev/dri", "/dev/nvidia-modeset")
 KEYS = frozenset(
     (*PATHS, *SHARES, *SWITCHES, *CHOICES, "behind_nvidia", "cdi_spec_dirs", "devices_let_in", "driver", "log", "wait"),
@@ -61,7 +62,7 @@ class Host:
         self.placement: str = values.get("placement", "pack")
         self.reserve: str = values.get("reserve", NO_SHARE)  # of each GPU
         self.wait: float = values.get("wait", 0)  # seconds
-        self.devices: str = self.driver.get("devices", "/dev")
+        self.devices: str = self.driver.get("devices", DEVICES)
         self.cdi_spec_dirs: list[str] = values.get("cdi_spec_dirs", list(CDI_FOLDERS))
         self.default_share: str = values.get("default_share", NO_SHARE)
         self.largest_share: str = values.get("largest_share", EVERYTHING)

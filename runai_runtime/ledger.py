@@ -92,8 +92,8 @@ class Ledger:
         self.reserve = Amount("reserve", host.reserve) if host.reserve != NO_SHARE else None
         self.holders: dict[str, dict[str, int]] = {}  # by UUID, then by container
 
-    def add(self, container: str, gpus: list[dict[str, Any]]) -> None:
-        """GPUS are those of a grant.json. Raises KeyError or TypeError where they are none."""
+    def add(self, container: str, gpus: Any) -> None:
+        """GPUS are those of a grant.json. Raises KeyError, TypeError or AttributeError where they are none."""
         for gpu in gpus:
             took = gpu["guarantee"] if self.overcommit else gpu.get("room", gpu["limit"])
             holders = self.holders.setdefault(gpu["uuid"], {})
@@ -145,11 +145,11 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
 
 def count_in(ledger: Ledger, path: str, container: str, grant: dict[str, Any]) -> None:
     try:
-        ledger.add(container, grant["gpus"])
+        ledger.add(container, grant["gpus"] if grants.is_known(grant) else None)
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusalError(
             f"{path}/grant.json is damaged, or of a version of runai-runtime that this one doesn't know, so nobody can "
-            "tell what is free; remove that container",
+            "tell what is free; remove that container, and that folder where the container is gone",
         ) from error
 
 

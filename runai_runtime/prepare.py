@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from runai_runtime.request import Amount
     from runai_runtime.spec import Spec
 
+MOST_GPUS = 16  # of a container: libvgpu/account_page.h, ACCOUNT_GPUS
 NOT_WANTED = 'the configuration has "enforcement": "interposer"'
 
 
@@ -230,9 +231,17 @@ def choose(given: list[Gpu], request: Request, inventory: Inventory) -> Choice:
     if not gpus:
         count = grants.count_of(inventory, request.gpus)
         if count:
-            return Choice(inventory.gpus, count)
+            return Choice(inventory.gpus, few_enough(count))
         gpus = list(dict.fromkeys(grants.by_wish(inventory, request.gpus or "")))
-    return Choice(gpus, len(gpus))
+    return Choice(gpus, few_enough(len(gpus)))
+
+
+def few_enough(count: int) -> int:
+    if count > MOST_GPUS:
+        raise RefusalError(
+            f"the container is given {count} GPUs; shares are kept on {MOST_GPUS} at most, so name fewer"
+        )
+    return count
 
 
 def replace(path: str, text: bytes) -> None:

@@ -104,6 +104,7 @@ def replace_cache(path: str, values: dict[str, Any]) -> None:
 
 def scan(host: Host) -> dict[str, Any]:
     """The inventory in the form in which it is cached, without the CDI specifications."""
+    now = circumstances(host)  # first: what changes meanwhile makes the answer stale
     folders = library_folders(host)
     drivers = bounded_libraries(folders)
     for name, path in drivers.items():
@@ -113,12 +114,12 @@ def scan(host: Host) -> dict[str, Any]:
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
     instances = instances_made(host)
-    driver, gpus, divided = ask_nvml(nvml, read_minors(host))
+    driver, cuda_version, gpus, divided = ask_nvml(nvml, read_minors(host))
     contexts = measure_contexts(cuda, gpus, divided=bool(divided))
     agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
-        "circumstances": circumstances(),
+        "circumstances": now,
         "instances": instances,
         "no_instances": sorted({gpu["index"] for gpu in divided} - {gpu.get("parent") for gpu in gpus}),
         "for": host.driver,
@@ -130,6 +131,7 @@ def scan(host: Host) -> dict[str, Any]:
         "agent": agent,
         "flags": filter_flags(agent),
         "driver": driver,
+        "cuda": cuda_version,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
         "divided": [gpu | {"context": 0} for gpu in divided],
         "caps_major": caps_major(),
@@ -216,12 +218,13 @@ def find_program(folders: Iterable[str], name: str) -> str:
     return ""
 
 
-def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    """The driver's version, its GPUs, where one in MIG mode stands by its instances, and those in MIG mode. MINORS: of
-    the instances' capability nodes.
+def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]:
+    """The driver's version, the newest CUDA that it can do, its GPUs, where one in MIG mode stands by its instances,
+    and those in MIG mode; without those that fell off the bus. MINORS: of the instances' capability nodes.
     """
     gpus: list[dict[str, Any]] = []
     divided: list[dict[str, Any]] = []
+    lost = 0
     try:
         ctypes.CDLL(library)  # pynvml asks for it by SONAME, which is then this one wherever it lies
         pynvml.nvmlInit()
@@ -229,16 +232,18 @@ def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, list[dict[str, 
         raise RefusalError(f"the NVIDIA driver doesn't answer ({error}); see whether nvidia-smi works") from error
     try:
         for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            gpu = describe(device) | {"index": index, "minor": pynvml.nvmlDeviceGetMinorNumber(device)}
-            if is_divided(device):
-                divided.append(gpu)
-                gpus += instances_of(device, gpu, minors, describe)
-            else:
-                gpus.append(gpu)
+            try:
+                add_gpu(index, minors, gpus, divided)
+            except pynvml.NVMLError_GpuIsLost:  # noqa: PERF203 - beside it others go on
+                lost += 1
         driver = text(pynvml.nvmlSystemGetDriverVersion())
+        cuda = cuda_text(pynvml.nvmlSystemGetCudaDriverVersion())
     except pynvml.NVMLError as error:
         raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
+    if lost and not gpus and not divided:
+        raise RefusalError(
+            "this host has no GPU that answers, all fell off the bus; see nvidia-smi and the kernel's log"
+        )
     if divided and not gpus:
         raise RefusalError(
             "this host's GPUs are in MIG mode and have no instances; make some (nvidia-smi mig -cgi PROFILES -C), or "
@@ -246,7 +251,20 @@ def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, list[dict[str, 
         )
     if not gpus:
         raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
-    return driver, gpus, divided
+    return driver, cuda, gpus, divided
+
+
+def add_gpu(index: int, minors: dict[str, int], gpus: list[dict[str, Any]], divided: list[dict[str, Any]]) -> None:
+    """The GPU of that index to GPUS, or to those DIVIDED and its instances to GPUS. Raises NVMLError."""
+    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+    place = {"minor": pynvml.nvmlDeviceGetMinorNumber(device), "bus": text(pynvml.nvmlDeviceGetPciInfo(device).busId)}
+    gpu = describe(device) | {"index": index, **place}
+    if is_divided(device):
+        instances = instances_of(device, gpu, minors, describe)
+        divided.append(gpu)
+        gpus += instances
+    else:
+        gpus.append(gpu)
 
 
 def describe(device: Any) -> dict[str, Any]:
@@ -261,6 +279,11 @@ def describe(device: Any) -> dict[str, Any]:
         "total": int(memory.total),
         "reserved": int(reserved),
     }
+
+
+def cuda_text(version: int) -> str:
+    """As CUDA writes it: 13000 is 13.0."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def text(value: str | bytes) -> str:

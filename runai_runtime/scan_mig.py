@@ -42,6 +42,7 @@ def instances_of(
             | {
                 "index": f"{gpu['index']}:{place}",
                 "minor": gpu["minor"],
+                "bus": gpu["bus"],
                 "parent": gpu["index"],
                 "capabilities": [minors[path] for path in paths] if all(path in minors for path in paths) else [],
             }

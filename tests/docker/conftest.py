@@ -23,6 +23,8 @@ PLACES = {
     "runai-eight": "8",
     "runai-refused": "r",
     "runai-mig": "m",
+    "runai-hosts": "h",
+    "runai-upgrade": "u",
 }
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 

@@ -22,7 +22,11 @@ from tests.simgpu.host import SimHost
 from tests.toolkit import cdi
 from tests.toolkit.install import HOME, Toolkit
 
-GPUS = [{"name": "NVIDIA A", "memory_mib": 8192}, {"name": "NVIDIA B", "memory_mib": 4096}]
+# An index of NVIDIA's is NVML's: neither the minor of a node, nor CUDA's number.
+GPUS = [
+    {"name": "NVIDIA A", "memory_mib": 8192, "minor": 1},
+    {"name": "NVIDIA B", "memory_mib": 4096, "minor": 0, "speed": 1},
+]
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 BARE = ["NVIDIA A, 8192 MiB", "NVIDIA B, 4096 MiB"]
 SHARES = ["NVIDIA A, 3072 MiB", "NVIDIA B, 3072 MiB"]
@@ -152,7 +156,7 @@ def test_gpus_by_uuid(host: Host) -> None:
 
 def test_a_node_and_a_gpu(host: Host) -> None:
     """Each of the two ways gives one GPU."""
-    node = f"--volume={host.simhost.dev}/nvidia0:/dev/nvidia0"
+    node = f"--volume={host.simhost.dev}/nvidia1:/dev/nvidia1"
     assert shown(host.runai(), "--gpus=device=1", node) == SHARES
 
 

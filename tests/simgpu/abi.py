@@ -164,10 +164,10 @@ SIM_CTRL_MIG: Final = 0x51AD0006
 
 SIM_SYSTEM: Final = Struct("<80sII")
 """driver version, number of GPUs, CUDA version (13000). The indices behind these GPUs are those of MIG instances."""
-SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQ")
+SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQQ")
 """index (in), minor, domain, bus, device, architecture (NVML's), capability major, minor, brand (NVML's),
 watts at most, fan percent (-1: none), ECC (-1: not supported); name, UUID; total, reserved, used, a context's
-cost, the part of it that user space doesn't ask for (bytes)."""
+cost, the part of it that user space doesn't ask for (bytes); how fast it is."""
 SIM_MIG: Final = Struct("<IIIIIIIII48s")
 """index (in); is MIG on, may the caller see the whole of the GPU; the GPU's index; of an instance: its GPU instance and
 compute instance, the minors of their capability nodes; the number of GPUs and instances; the GPU's UUID."""

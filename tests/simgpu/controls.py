@@ -114,12 +114,12 @@ class Controls:
     def _gpu(self, call: Call, params: bytearray) -> None:
         gpu = self.manager.gpu(abi.U32.unpack_from(params)[0])
         config, model = gpu.config, gpu.config.model
-        board = self._board(gpu).config
         used = sum(part.used for part in (gpu, *self._parts(gpu)))
         abi.SIM_GPU.pack_into(
-            params, 0, config.index, board.index, 0, board.bus, 0, model.architecture, *model.capability,
+            params, 0, config.index, config.minor, 0, config.bus, 0, model.architecture, *model.capability,
             model.brand, model.watts, model.fan_percent, model.ecc, config.name.encode(), config.uuid.encode(),
             config.total, config.reserved, used, config.context, gpu.unlisted_of_context,
+            config.speed,
         )  # fmt: skip
 
     def _board(self, gpu: Gpu) -> Gpu:

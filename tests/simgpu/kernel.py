@@ -46,7 +46,7 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
     def __init__(self, host: HostConfig) -> None:
         self.manager = ResourceManager(host)
         self.escapes = Escapes(self.manager)
-        nodes = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *(f"nvidia{gpu.index}" for gpu in host.gpus)]
+        nodes = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *(f"nvidia{gpu.minor}" for gpu in host.gpus)]
         self._caps = {
             f"{CAPS}/nvidia-cap{minor}": f"nvidia-cap{minor}"
             for part in host.instances

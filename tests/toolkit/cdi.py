@@ -17,16 +17,17 @@ NODE = ["nosuid", "noexec", "rbind", "rprivate"]
 
 
 def specification(driver: dict[str, str], folder: str, hook: str, compat: str = "") -> dict[str, Any]:
-    """For DRIVER, which names the host's folders ("lib", "bin", "dev"). Its libraries come to FOLDER in the container;
-    HOOK is nvidia-cdi-hook. COMPAT is where images have a driver of their own, "" for the usual place.
+    """For DRIVER, which names the host's folders ("lib", "bin", "dev") and its GPUs' nodes in NVML's order. Its
+    libraries come to FOLDER in the container; HOOK is nvidia-cdi-hook. COMPAT is where images have a driver of their
+    own, "" for the usual place.
     """
-    nodes = sorted(node.name for node in Path(driver["dev"]).glob("nvidia[0-9]*"))
     files = [path for path in sorted(Path(driver["lib"]).iterdir()) if not path.is_symlink()]
     mounts = [mount(path, f"{folder}/{path.name}", LIBRARY) for path in files]
     mounts += [mount(path, f"/usr/bin/{path.name}", LIBRARY) for path in sorted(Path(driver["bin"]).iterdir())]
     control = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
     mounts += [mount(Path(driver["dev"], name), f"/dev/{name}", NODE) for name in control]
-    gpus = {node.removeprefix("nvidia"): [mount(Path(driver["dev"], node), f"/dev/{node}", NODE)] for node in nodes}
+    nodes = enumerate(driver["nodes"].split())
+    gpus = {f"{index}": [mount(Path(driver["dev"], node), f"/dev/{node}", NODE)] for index, node in nodes}
     gpus["all"] = [one for those in gpus.values() for one in those]
     compat_options = [f"--cuda-compat-container-root={compat}"] if compat else []
     return {

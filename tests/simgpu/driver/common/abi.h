@@ -114,7 +114,7 @@ struct sim_gpu {
     uint32_t index, minor, domain, bus, device, architecture, capability_major, capability_minor, brand, watts;
     int32_t fan_percent, ecc;
     char name[96], uuid[48];
-    uint64_t total, reserved, used, context, context_unlisted;
+    uint64_t total, reserved, used, context, context_unlisted, speed;
 };
 
 struct sim_mig {
@@ -152,7 +152,7 @@ _Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_memory_params) == 128, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct sim_system) == 88, "abi.SIM_SYSTEM");
-_Static_assert(sizeof(struct sim_gpu) == 232, "abi.SIM_GPU");
+_Static_assert(sizeof(struct sim_gpu) == 240, "abi.SIM_GPU");
 _Static_assert(sizeof(struct sim_mig) == 84, "abi.SIM_MIG");
 _Static_assert(sizeof(struct sim_process) == 16, "abi.SIM_PROCESS");
 _Static_assert(sizeof(struct sim_uvm) == 32, "abi.SIM_UVM_MAP");

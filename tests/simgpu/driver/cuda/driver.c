@@ -44,6 +44,27 @@ static CUresult open_device(struct device *device, int node)
     return CUDA_SUCCESS;
 }
 
+static int by_bus(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    uint64_t left = (uint64_t)a->info.bus << 32 | a->info.index, right = (uint64_t)b->info.bus << 32 | b->info.index;
+    return (left > right) - (left < right); /* instances are on the bus of their GPU */
+}
+
+static int by_speed(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    return a->info.speed != b->info.speed ? (a->info.speed < b->info.speed ? 1 : -1) : by_bus(one, other);
+}
+
+/* CUDA_DEVICE_ORDER: the fastest first, unless PCI_BUS_ID is asked for. */
+static void put_in_order(void)
+{
+    const char *order = getenv("CUDA_DEVICE_ORDER");
+    bool bus = order && strcmp(order, "PCI_BUS_ID") == 0;
+    qsort(driver.devices, (size_t)driver.count, sizeof *driver.devices, bus ? by_bus : by_speed);
+}
+
 /* The GPUs whose nodes this process can open, in the driver's order, then the instances that it may use. A GPU in
  * parts is no device itself. */
 static CUresult open_devices(void)
@@ -76,6 +97,7 @@ static CUresult open_devices(void)
         if (result)
             return result;
     }
+    put_in_order();
     driver.count = visible_devices(driver.devices, driver.count);
     driver.count = one_instance(driver.devices, driver.count);
     for (int i = 0; i < driver.count; i++)

@@ -73,6 +73,12 @@ static nvmlReturn_t find_instances(uint32_t devices)
     return NVML_SUCCESS;
 }
 
+static int by_bus(const void *one, const void *other)
+{
+    const struct nvmlDevice_st *a = one, *b = other;
+    return (a->info.bus > b->info.bus) - (a->info.bus < b->info.bus);
+}
+
 static nvmlReturn_t find_devices(void)
 {
     struct sim_mig first;
@@ -95,8 +101,11 @@ static nvmlReturn_t find_devices(void)
         if (node < 0)
             continue;
         close(node);
-        device->index = library.count++;
+        library.count++;
     }
+    qsort(library.devices, library.count, sizeof *library.devices, by_bus);
+    for (unsigned i = 0; i < library.count; i++)
+        library.devices[i].index = i;
     return find_instances(first.devices);
 }
 

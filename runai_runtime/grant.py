@@ -6,6 +6,7 @@ import errno
 import json
 import os
 
+from runai_runtime.ended import has_ended
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu, Inventory
@@ -318,7 +319,7 @@ def is_made(grant: dict[str, Any]) -> bool:
 
 def living(path: str) -> dict[str, Any] | None:
     """The grant in PATH, if its container is being made (its creator lives; exec keeps pid and start time), or the
-    runtime knows it. None else, or where there is no whole grant.
+    runtime knows it and it has not ended. None else, or where there is no whole grant.
 
     Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
     version that wrote none. One of a newer version is answered as it is, until the next boot: this one can't tell.
@@ -329,8 +330,10 @@ def living(path: str) -> dict[str, Any] | None:
         made, now = creator.get("boot"), boot()
         if made and now and made != now:
             return None
-        if not is_known(grant) or is_made(grant):
+        if not is_known(grant):
             return grant
+        if is_made(grant):
+            return None if has_ended(path) else grant
         start = start_time(creator["pid"])
         if start != 0 and start == creator["start"]:
             return grant

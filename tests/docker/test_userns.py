@@ -152,7 +152,8 @@ def test_our_libraries_where_nothing_may_be_run(remapped: Runai) -> None:
 
 def test_a_cdi_specification(remapped: Runai) -> None:
     folder = Path(remapped.config["cdi_spec_dirs"][0])
-    driver = {"lib": str(remapped.simhost.lib), "bin": str(remapped.simhost.bin), "dev": str(remapped.simhost.dev)}
+    simhost = remapped.simhost
+    driver = {"lib": str(simhost.lib), "bin": str(simhost.bin), "dev": str(simhost.dev), "nodes": "nvidia0"}
     values = cdi.specification(driver, "/opt/driver/lib", "")
     # The simulated nodes lie on a mount with nodev, and runc would mount them without, which no user namespace may.
     files = [mount for mount in values["containerEdits"]["mounts"] if not mount["containerPath"].startswith("/dev/")]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from runai_runtime import ended
 from runai_runtime import grant as grants
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import Host
@@ -43,6 +45,32 @@ def test_a_runtime_that_died_in_the_middle(host: Host, tmp_path: Path) -> None:
         (tmp_path / "root/x" / name).touch()
         assert grants.is_alive(str(path.parent))
         (tmp_path / "root/x" / name).unlink()
+
+
+def test_a_container_that_the_runtime_was_not_told_the_end_of(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first process decides, and after that what is in its cgroups."""
+    monkeypatch.setattr(ended, "CGROUPS", str(tmp_path / "cgroup"))
+    grant = made(host, tmp_path / "root")
+    known_to_runc(tmp_path / "root/x")
+    (grant / "cgroup").write_text("1:name=systemd:/d/x\n0::/d/x\n")
+    (grant / "pid").write_text(f"{os.getpid()}\n")
+    assert grants.is_alive(str(grant))
+    child = subprocess.Popen(["/bin/true"])
+    child.wait()
+    (grant / "pid").write_text(f"{child.pid}\n")
+    assert not grants.is_alive(str(grant))
+    for below in ("systemd/d/x", "d/x", "unified/d/x/inner"):
+        folder = tmp_path / "cgroup" / below
+        folder.mkdir(parents=True)
+        (folder / "cgroup.procs").write_text("5\n")
+        assert grants.is_alive(str(grant))
+        (folder / "cgroup.procs").write_text("")
+        assert not grants.is_alive(str(grant))
+    for name in ("cgroup", "pid"):
+        (grant / name).write_text("?")
+        assert grants.is_alive(str(grant))
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["the runtime's root is on a disk", "and is not"])
@@ -111,11 +139,11 @@ def test_a_grant_of_a_version_that_lacked_a_key(host: Host, tmp_path: Path, with
 
 
 def test_a_create_that_ends_between_two_looks(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime made the container's folder after the look for it, and was gone at the look for the runtime."""
+    """The runtime made the container after the look for it, and was gone at the look for the runtime."""
     path = made(host, tmp_path / "root")
 
     def ended(pid: int) -> int:
-        (tmp_path / "root/x").mkdir(parents=True)
+        known_to_runc(tmp_path / "root/x")
         return 0
 
     monkeypatch.setattr(grants, "start_time", ended)

@@ -1,0 +1,53 @@
+"""Whether a container whose end nobody told has ended: its processes say so, not the files of whoever ran it.
+
+A containerd that crashes can forget a container, which runc then knows for ever, as "stopped".
+"""
+
+from __future__ import annotations
+
+import os
+
+CGROUPS = "/sys/fs/cgroup"
+
+
+def has_ended(folder: str) -> bool:
+    """Whether the container whose grant lies in FOLDER has run, and has no process any more. What can't be told is no
+    end. A process that has its first one's number now counts as that one.
+    """
+    try:
+        with open(f"{folder}/pid", encoding="ascii") as file:  # the prestart hook's
+            first = int(file.read())
+        os.kill(first, 0)
+    except ProcessLookupError:
+        return not has_processes(folder)
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def has_processes(folder: str) -> bool:
+    """With the host's pid namespace a container's processes outlive its first one: those in its cgroups, and in the
+    cgroups that it made below them.
+    """
+    try:
+        with open(f"{folder}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+        return any(is_populated(path) for line in lines for path in places(line))
+    except (OSError, ValueError):
+        return True
+
+
+def places(line: str) -> list[str]:
+    """Where a line of /proc/PID/cgroup (cgroups(7)) may lead: version 2 alone, beside version 1, or version 1."""
+    _, controllers, path = line.split(":", 2)
+    kind = controllers.removeprefix("name=")
+    return [f"{CGROUPS}/{kind}{path}"] if kind else [f"{CGROUPS}{path}", f"{CGROUPS}/unified{path}"]
+
+
+def is_populated(path: str) -> bool:
+    for folder, _, files in os.walk(path):
+        if "cgroup.procs" in files:
+            with open(os.path.join(folder, "cgroup.procs"), encoding="ascii") as file:
+                if file.read(1):
+                    return True
+    return False

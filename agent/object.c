@@ -64,9 +64,16 @@ void object_device(const struct held *held, const struct alloc *call) {
     make_object(held, call, DEVICE_PARAMS, OBJECT_DEVICE, gpu);
 }
 
+/* Groups and channels lie below their device. Below anything else it is a guess: a channel that the driver refuses there,
+ * or a device that the agent has not seen being made. */
+static unsigned gpu_of(const struct held *held, const struct client *client, uint32_t parent) {
+    int gpu = held->config->gpus > 1 ? holdings_device(client, parent) : 0;
+    return gpu >= 0 ? (unsigned)gpu : client->gpu;
+}
+
 static void make_context(const struct held *held, struct alloc *call, size_t length, size_t engine_at) {
     struct client *client = held_client(held, call->root);
-    unsigned gpu = client ? client->gpu : 0;
+    unsigned gpu = client ? gpu_of(held, client, call->parent) : 0;
     uint32_t engine = 0;
     if (!read_params(held, call, length)) {
         (void)held_answer(held, EFAULT);

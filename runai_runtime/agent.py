@@ -57,6 +57,15 @@ def host_fault(inventory: Inventory, runtime: str) -> str:
     return why
 
 
+def instance_fault(shares: list[Share]) -> str:
+    """The same for a container with these SHARES. A client of the driver takes its instance by a call of its own
+    (AMPERE_SMC_PARTITION_REF), and from then on the same calls mean that instance's memory: nobody has compared what
+    the agent reads of them then.
+    """
+    parts = [share.gpu.index for share in shares if share.gpu.parent is not None]
+    return f"the agent knows whole GPUs alone, and {parts[0]} is an instance of one (MIG)" if parts else ""
+
+
 def socket_fault(folder: str) -> str:
     """The same for a container whose grant is going to lie in FOLDER: the runtime has to connect there."""
     path = os.path.join(folder, "agent")

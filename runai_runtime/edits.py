@@ -115,7 +115,7 @@ def child(parent: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def add(parent: dict[str, Any], key: str, entry: dict[str, Any]) -> None:
+def add(parent: dict[str, Any], key: str, entry: object) -> None:
     """ENTRY at the end of the list at KEY (which may be missing or null), unless it is in it."""
     if parent.get(key) is None:
         parent[key] = []

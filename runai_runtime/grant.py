@@ -13,15 +13,21 @@ from runai_runtime.request import GPUS, GRANULE, Amount, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a millisecond to import
+    from collections.abc import Iterable
     from typing import Any
 
     from runai_runtime.agent import Agent
 
+# Of what a ledger has to understand of a grant: what is promised (gpus), and how to tell whether its container is
+# there (id, root, creator). A key that older grants lack, and that can be done without, doesn't change it.
 VERSION = 1
 
 MIB = 1 << 20
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# What runc and crun write of a container once it is made, below their root. One that was killed in the middle leaves a
+# folder without it.
+STATES = ("state.json", "status")
 SMALL = 8192  # bytes: more than almost every grant has
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -84,9 +90,17 @@ def mib(size: int) -> int:
     return size // MIB
 
 
-def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
-    """The GPUs that a spec grants by their device nodes."""
-    gpus = [gpu for gpu in inventory.gpus if gpu.minor in minors]
+def by_minor(inventory: Inventory, minors: list[int], caps: set[int]) -> list[Gpu]:
+    """The GPUs that a spec grants by their device nodes; the instances (MIG) by CAPS, their capability nodes, too."""
+    nodes = [gpu for gpu in inventory.gpus if gpu.minor in minors]
+    gpus = [gpu for gpu in nodes if gpu.parent is None or (gpu.capabilities and caps.issuperset(gpu.capabilities))]
+    for whole in inventory.divided:
+        if whole.minor in minors and all(gpu.minor != whole.minor for gpu in gpus):
+            raise RefusalError(
+                f"the container is given /dev/nvidia{whole.minor}, a GPU in MIG mode, and not both capability nodes of "
+                f"an instance of it; give it these as well (/dev/nvidia-caps), or set {GPUS} instead, for one to "
+                f"{example(inventory, whole)}",
+            )
     unknown = sorted(set(minors) - {gpu.minor for gpu in gpus})
     if unknown:
         raise RefusalError(
@@ -94,6 +108,11 @@ def by_minor(inventory: Inventory, minors: list[int]) -> list[Gpu]:
             "nvidia-smi for those it has",
         )
     return gpus
+
+
+def example(inventory: Inventory, whole: Gpu) -> str:
+    """An instance of the GPU that is WHOLE."""
+    return next((str(gpu.index) for gpu in inventory.gpus if gpu.parent == whole.index), f"{whole.index}:0")
 
 
 def count_of(inventory: Inventory, wish: str | None) -> int:
@@ -109,7 +128,9 @@ def count_of(inventory: Inventory, wish: str | None) -> int:
 
 
 def by_wish(inventory: Inventory, wish: str, name: str = GPUS) -> list[Gpu]:
-    """The GPUs that WISH names: `all`, indices or UUIDs with commas (`device=` may stand before them)."""
+    """The GPUs that WISH names: `all`, indices or UUIDs with commas (`device=` may stand before them), those of
+    instances (MIG) included.
+    """
     if wish == "all":
         return inventory.gpus
     wanted = wish.removeprefix("device=").split(",")
@@ -123,6 +144,12 @@ def one(inventory: Inventory, word: str, wish: str, name: str) -> Gpu:
     for gpu in inventory.gpus:
         if word in (str(gpu.index), gpu.uuid):
             return gpu
+    for gpu in inventory.divided:
+        if word in (str(gpu.index), gpu.uuid):
+            raise RefusalError(
+                f"{name} is {quoted(wish)}, and GPU {gpu.index} is in MIG mode, so only its instances can be used; "
+                f"name one, such as {example(inventory, gpu)}",
+            )
     raise RefusalError(
         f"{name} is {quoted(wish)}, and this host has no GPU {quoted(word)}; nvidia-smi -L lists those it has",
     )
@@ -169,6 +196,8 @@ def write_grant(
     owner: tuple[int, int] | None = None,
     enforcement: dict[str, Any] | None = None,
     agent: Agent | None = None,
+    injected: str = "",
+    made: Iterable[str] = (),
 ) -> str:
     """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. Who calls
     holds the ledger's lock, under which SHARES were found to fit.
@@ -178,7 +207,9 @@ def write_grant(
     LOG is the runtime's log file, absolute, if it has one; OWNER the host's user and group that are root in the
     container's user namespace: the createContainer hook, which runs there, has to write one file.
 
-    ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in.
+    ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in. INJECTED says what put the GPUs in,
+    "cdi" or "driver"; "" where the container came with them. MADE: paths in its root that the low-level runtime is
+    going to make for mounts of ours, to be removed at its end.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -193,7 +224,7 @@ def write_grant(
         "overcommit": host.overcommit,
         "libcuda": libcuda,
         "enforcement": enforcement or {},
-    }
+    } | ({"injected": injected} if injected else {})
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)
         remove_grant(unfinished)
@@ -203,10 +234,12 @@ def write_grant(
         write(unfinished, "plan", plan)
         if log:
             write(unfinished, "log", log)
-        if owner:
-            write(unfinished, "made", "")
-            os.chown(os.path.join(unfinished, "made"), *owner)
+        lines = "".join(f"{line}\n" for line in made if "\n" not in line)
+        if owner or lines:
+            write(unfinished, "made", lines)
             os.chmod(os.path.join(unfinished, "made"), 0o600)
+        if owner:
+            os.chown(os.path.join(unfinished, "made"), *owner)
         if agent:
             agent.put(unfinished, owner)
         write(unfinished, "grant.json", json.dumps(grant, indent=1) + "\n")
@@ -278,12 +311,17 @@ def default_root(runtime: str) -> str:
     return "/run/runc"
 
 
+def is_made(grant: dict[str, Any]) -> bool:
+    """Whether the low-level runtime has made the container."""
+    return any(os.path.exists(f"{grant['root']}/{grant['id']}/{name}") for name in STATES)
+
+
 def living(path: str) -> dict[str, Any] | None:
     """The grant in PATH, if its container is being made (its creator lives; exec keeps pid and start time), or the
-    runtime knows it (by a folder of its own in the runtime's root). None else, or where there is no whole grant.
+    runtime knows it. None else, or where there is no whole grant.
 
     Neither outlives a boot, although both can seem to, where the folders lie on a disk; a grant without "boot" is of a
-    version that wrote none.
+    version that wrote none. One of a newer version is answered as it is, until the next boot: this one can't tell.
     """
     try:
         grant: dict[str, Any] = json.loads(read_small(f"{path}/grant.json"))
@@ -291,12 +329,19 @@ def living(path: str) -> dict[str, Any] | None:
         made, now = creator.get("boot"), boot()
         if made and now and made != now:
             return None
-        if os.path.isdir(f"{grant['root']}/{grant['id']}"):
+        if not is_known(grant) or is_made(grant):
             return grant
         start = start_time(creator["pid"])
-        return grant if start != 0 and start == creator["start"] else None
+        if start != 0 and start == creator["start"]:
+            return grant
+        return grant if is_made(grant) else None  # the creator may have made it just now, and ended
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def is_known(grant: dict[str, Any]) -> bool:
+    """Whether GRANT is of a version that this one understands."""
+    return bool(grant.get("version", VERSION) == VERSION)
 
 
 def read_small(path: str) -> str:

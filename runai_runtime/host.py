@@ -26,11 +26,13 @@ CHOICES = {
     "without_request": ("leave", "default", "refuse"),
     "placement": ("pack", "spread"),
 }
+DEVICES = "/dev"
 DOORS = ("/dev/dri", "/dev/nvidia-modeset")
 KEYS = frozenset(
-    (*PATHS, *SHARES, *SWITCHES, *CHOICES, "behind_nvidia", "devices_let_in", "driver", "log", "wait"),
+    (*PATHS, *SHARES, *SWITCHES, *CHOICES, "behind_nvidia", "cdi_spec_dirs", "devices_let_in", "driver", "log", "wait"),
 )
 DRIVER_KEYS = frozenset({"devices", "libraries", "programs"})
+CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")  # as in CDI's SPEC.md
 NO_SHARE = "0"
 EVERYTHING = "1"
 
@@ -39,9 +41,9 @@ class Host:
     """A configuration file, read. Paths are absolute."""
 
     __slots__ = (
-        *("agent", "allow_sys_admin", "default_share", "devices", "devices_let_in", "driver", "enforcement", "fitted"),
-        *("hook", "largest_share", "libvgpu", "log", "overcommit", "path", "placement", "reserve", "runtime"),
-        *("runtimes", "state", "wait", "without_request"),
+        *("agent", "allow_sys_admin", "cdi_spec_dirs", "default_share", "devices", "devices_let_in", "driver"),
+        *("enforcement", "fitted", "hook", "largest_share", "libvgpu", "log", "overcommit", "path", "placement"),
+        *("reserve", "runtime", "runtimes", "state", "wait", "without_request"),
     )
 
     def __init__(self, path: str, values: dict[str, Any]) -> None:
@@ -60,7 +62,8 @@ class Host:
         self.placement: str = values.get("placement", "pack")
         self.reserve: str = values.get("reserve", NO_SHARE)  # of each GPU
         self.wait: float = values.get("wait", 0)  # seconds
-        self.devices: str = self.driver.get("devices", "/dev")
+        self.devices: str = self.driver.get("devices", DEVICES)
+        self.cdi_spec_dirs: list[str] = values.get("cdi_spec_dirs", list(CDI_FOLDERS))
         self.default_share: str = values.get("default_share", NO_SHARE)
         self.largest_share: str = values.get("largest_share", EVERYTHING)
         self.without_request: str = values.get("without_request", "leave")
@@ -98,8 +101,9 @@ def check_parts(values: dict[str, Any]) -> str:
     for key, choices in CHOICES.items():
         if values.get(key, choices[0]) not in choices:
             return f'its "{key}" is none of {", ".join(choices)}'
-    if not are_paths(values.get("behind_nvidia", [])):
-        return 'its "behind_nvidia" is not a list of absolute paths'
+    for key in ("behind_nvidia", "cdi_spec_dirs"):
+        if not are_paths(values.get(key, [])):
+            return f'its "{key}" is not a list of absolute paths'
     return ""
 
 

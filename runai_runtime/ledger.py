@@ -92,8 +92,8 @@ class Ledger:
         self.reserve = Amount("reserve", host.reserve) if host.reserve != NO_SHARE else None
         self.holders: dict[str, dict[str, int]] = {}  # by UUID, then by container
 
-    def add(self, container: str, gpus: list[dict[str, Any]]) -> None:
-        """GPUS are those of a grant.json. Raises KeyError or TypeError where they are none."""
+    def add(self, container: str, gpus: Any) -> None:
+        """GPUS are those of a grant.json. Raises KeyError, TypeError or AttributeError where they are none."""
         for gpu in gpus:
             took = gpu["guarantee"] if self.overcommit else gpu.get("room", gpu["limit"])
             holders = self.holders.setdefault(gpu["uuid"], {})
@@ -108,7 +108,13 @@ class Ledger:
         return max(0, self.capacity(gpu) - sum(self.held(gpu).values()))
 
     def held(self, gpu: Gpu) -> dict[str, int]:
-        return self.holders.get(gpu.uuid, {})
+        if not gpu.same_memory:
+            return self.holders.get(gpu.uuid, {})
+        together: dict[str, int] = {}
+        for uuid in (gpu.uuid, *gpu.same_memory):
+            for container, size in self.holders.get(uuid, {}).items():
+                together[container] = together.get(container, 0) + size
+        return together
 
     def takes(self, share: Share) -> int:
         """What SHARE would take of its GPU."""
@@ -139,11 +145,11 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
 
 def count_in(ledger: Ledger, path: str, container: str, grant: dict[str, Any]) -> None:
     try:
-        ledger.add(container, grant["gpus"])
+        ledger.add(container, grant["gpus"] if grants.is_known(grant) else None)
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusalError(
             f"{path}/grant.json is damaged, or of a version of runai-runtime that this one doesn't know, so nobody can "
-            "tell what is free; remove that container",
+            "tell what is free; remove that container, and that folder where the container is gone",
         ) from error
 
 

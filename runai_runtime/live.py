@@ -134,6 +134,11 @@ def read_grant(folder: str, container: str) -> dict[str, Any]:
         raise no_grant(container)
     with open(os.path.join(folder, "grant.json"), "rb") as file:
         grant: dict[str, Any] = json.loads(file.read())
+    if not grants.is_known(grant):
+        raise RefusalError(
+            f"the grant of {container} is of a version of runai-runtime that this one doesn't know, so its share stays "
+            "as it is; use the runai-runtime that it was started with, or start it anew"
+        )
     return grant
 
 

@@ -27,9 +27,9 @@ def refuse_servers(spec: Spec, environment: dict[str, str], pipes: str = PIPES) 
     each mount. The folder PIPES itself counts even before a server is there.
     """
     running = has_server(pipes)
-    with_server = {identity(folder) for folder in ([pipes, *above(pipes)] if running else [pipes])} - {None}
+    known = folders_with_servers(pipes)
     for target, source in binds(spec):
-        if identity(source) in with_server or has_server(source) or is_pipe_of_server(source):
+        if leads_to_server(source, known):
             raise refusal(f"the volume on {quoted(target)} leads")
     own = environment.get(SETTING, "")
     if own and has_server(on_host(spec, own)):
@@ -37,6 +37,17 @@ def refuse_servers(spec: Spec, environment: dict[str, str], pipes: str = PIPES) 
     # By --gpus it is mounted by NVIDIA's hook, which stands in no list of mounts.
     if running and has_nvidia_hook(spec):
         raise refusal(f"NVIDIA's container toolkit mounts {pipes}, which leads")
+
+
+def folders_with_servers(pipes: str = PIPES) -> set[tuple[int, int]]:
+    """PIPES, and all above it while a server is there, by identity."""
+    found = (identity(folder) for folder in ([pipes, *above(pipes)] if has_server(pipes) else [pipes]))
+    return {one for one in found if one}
+
+
+def leads_to_server(source: str, known: set[tuple[int, int]]) -> bool:
+    """Whether a client to which the host's SOURCE is mounted reaches a server: one of those KNOWN, or any other."""
+    return identity(source) in known or has_server(source) or is_pipe_of_server(source)
 
 
 def refusal(subject: str) -> RefusalError:

@@ -39,12 +39,33 @@ def place(request: Request, choice: Choice, ledger: Ledger, placement: str) -> l
     NoRoomError, or RefusalError for what no GPU there has at all.
     """
     shares = possible_shares(request, choice)
+    if len(apart(shares, choice.count)) < choice.count:
+        raise RefusalError(one_memory(shares, choice.count))
     fitting = [share for share in shares if ledger.takes(share) <= ledger.free(share.gpu)]
-    if len(fitting) < choice.count:
-        large = sum(ledger.takes(share) <= ledger.capacity(share.gpu) for share in shares)
-        raise NoRoomError(no_room(request, shares, choice.count, ledger), may_come=large >= choice.count)
-    preferred = sorted(fitting, key=lambda share: preference(share, ledger, placement))[: choice.count]
+    preferred = apart(sorted(fitting, key=lambda share: preference(share, ledger, placement)), choice.count)
+    if len(preferred) < choice.count:
+        large = [share for share in shares if ledger.takes(share) <= ledger.capacity(share.gpu)]
+        may_come = len(apart(large, choice.count)) >= choice.count
+        raise NoRoomError(no_room(request, shares, choice.count, ledger), may_come=may_come)
     return [share for share in fitting if share in preferred]
+
+
+def apart(shares: list[Share], count: int) -> list[Share]:
+    """The first COUNT of SHARES that have different memory, or as many as there are."""
+    chosen: list[Share] = []
+    for share in shares:
+        if len(chosen) < count and not any(share.gpu.uuid in other.gpu.same_memory for other in chosen):
+            chosen.append(share)
+    return chosen
+
+
+def one_memory(shares: list[Share], count: int) -> str:
+    chosen = apart(shares, count)
+    gpu = next(share.gpu for share in shares if share not in chosen)
+    return (
+        f"{gpu.index} lies in the same GPU instance (MIG) as another that this container would get, so they have the "
+        "same memory; name those that lie in different ones, or fewer"
+    )
 
 
 def possible_shares(request: Request, choice: Choice) -> list[Share]:
@@ -60,15 +81,15 @@ def possible_shares(request: Request, choice: Choice) -> list[Share]:
     return shares
 
 
-def preference(share: Share, ledger: Ledger, placement: str) -> tuple[bool, float, int]:
-    """What sorts first is taken. What would be left is weighed as a part of the GPU, so that GPUs of different sizes
-    compare.
+def preference(share: Share, ledger: Ledger, placement: str) -> tuple[bool, float]:
+    """What sorts first is taken, of equals the first of the choice. What would be left is weighed as a part of the GPU,
+    so that GPUs of different sizes compare.
 
     pack: one that is in use already before one that is not, which stays whole; then where the least is left.
     """
     gpu = share.gpu
     left = (ledger.free(gpu) - ledger.takes(share)) / ledger.capacity(gpu)
-    return (False, -left, gpu.index) if placement == "spread" else (not ledger.held(gpu), left, gpu.index)
+    return (False, -left) if placement == "spread" else (not ledger.held(gpu), left)
 
 
 def no_room(request: Request, shares: list[Share], count: int, ledger: Ledger) -> str:

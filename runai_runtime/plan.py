@@ -14,6 +14,7 @@ from runai_runtime.edits import AddDevice, AddHook
 from runai_runtime.errors import RefusalError, quoted, reason
 from runai_runtime.host import Host
 from runai_runtime.inventory import File, Gpu, Inventory
+from runai_runtime.mig import node_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,14 +207,14 @@ def add_programs(plan: Plan, inventory: Inventory, capabilities: set[str]) -> No
 
 def add_nodes(plan: Plan, host: Host, gpus: list[Gpu]) -> None:
     """A device node becomes a device of the spec; a file that stands in for one (a simulated GPU) is mounted."""
-    for name in (*CONTROL_NODES, *(f"nvidia{gpu.minor}" for gpu in gpus)):
+    for name in node_names(gpus):
         source = os.path.join(host.devices, name)
         try:
             status = os.stat(source)
         except OSError as error:
             raise RefusalError(
                 f"the driver's device node {source} can't be used: {reason(error)}; run nvidia-smi on the host, which "
-                "loads the driver, and nvidia-modprobe -u -c0",
+                "loads the driver, and nvidia-modprobe -u -c0 (-f with the file of a capability, for one of MIG)",
             ) from error
         target = f"/dev/{name}"
         if stat.S_ISCHR(status.st_mode):
@@ -222,6 +223,19 @@ def add_nodes(plan: Plan, host: Host, gpus: list[Gpu]) -> None:
             plan.line("device", target, source)
         else:
             raise RefusalError(f"{source} is neither a device node nor a file; see the driver's installation")
+
+
+def node_names(gpus: list[Gpu]) -> list[str]:
+    """The nodes that a container with GPUS needs, below the devices' folder."""
+    names = [*CONTROL_NODES]
+    for gpu in gpus:
+        if gpu.parent is not None and not gpu.capabilities:
+            raise RefusalError(
+                f"{gpu.index} is an instance of a GPU (MIG), and the driver names no capability nodes for it in "
+                "/proc/driver/nvidia-caps/mig-minors; see whether its module has nv_cap_enable_devfs=1",
+            )
+        names += [f"nvidia{gpu.minor}", *map(node_name, gpu.capabilities)]
+    return list(dict.fromkeys(names))
 
 
 def need(path: str) -> str:

@@ -29,10 +29,13 @@ from runai_runtime.userns import owner_of_root, refuse_not_runnable, refuse_out_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runai_runtime.agent import Agent
+    from runai_runtime.cdi_edits import CdiEdits
     from runai_runtime.grant import Share
+    from runai_runtime.inventory import Gpu
     from runai_runtime.request import Amount
     from runai_runtime.spec import Spec
 
+MOST_GPUS = 16  # of a container: libvgpu/account_page.h, ACCOUNT_GPUS
 NOT_WANTED = 'the configuration has "enforcement": "interposer"'
 
 
@@ -51,7 +54,8 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     refuse_unbounded(spec, host)
     refuse_servers(spec, environment)
     inventory = read_inventory(host)
-    choice = within_largest(host, request, choose(spec, request, inventory, environment))
+    given = given_gpus(spec, inventory, environment)
+    choice = within_largest(host, request, choose(given, request, inventory))
     folder = grants.directory(host, line.container)
     rootfs, cwd, program = specs.rootfs(spec, line.bundle), specs.cwd(spec), specs.program(spec)
     search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
@@ -63,6 +67,13 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
     libcuda = describe(image, inventory)
     with Admission(host, line.container, request, choice) as shares:
         gpus = [share.gpu for share in shares]
+        cdi, why_not_cdi = (None, "") if given else cdi_edits(inventory, gpus)
+        if cdi:
+            cdi.apply(spec)
+            environment = specs.environment_of(spec)
+            refuse_servers(spec, environment)
+            search, preload = search_folders(environment, cwd, program), preloaded(environment, cwd, program)
+            search += specs.mounted_beside(spec, OURS.values())
         plan = make_plan(host, inventory, gpus, folder, rootfs, environment, search, preload, image)
         for edit in (RemoveGuards(), *plan.edits):
             edit.apply(spec)
@@ -73,7 +84,8 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
             refuse_not_runnable(code)
         enforcement = agent.description() if agent else {"by": "interposer", "why": why}
         grants.write_grant(
-            *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement, agent)
+            *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement),
+            *(agent, "" if given else "cdi" if cdi else "driver", cdi.mount_points(rootfs) if cdi else ()),
         )
     started = 0
     try:
@@ -81,12 +93,30 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
         said = f"libvgpu alone keeps the share of the GPU: {why}" if why else "an agent keeps the share"
         log_line(log, "info", said)
         note(host.log, "info", said, line.container)
+        if why_not_cdi:
+            said = f"the GPUs are put in by a look at the driver, not by the host's CDI specification: {why_not_cdi}"
+            log_line(log, "info", said)
+            note(host.log, "info", said, line.container)
         replace(path, json.dumps(spec).encode())
     except BaseException:
         if agent:
             agent.end(started)
         grants.remove_grant(folder)
         raise
+
+
+def cdi_edits(inventory: Inventory, gpus: list[Gpu]) -> tuple[CdiEdits | None, str]:
+    """What puts GPUS in as the host's CDI specification has it; our plan goes over that. None without one that can, and
+    why where there is one.
+    """
+    if not inventory.cdi.get("files"):
+        return None, ""
+    from runai_runtime.cdi_edits import UnusableError, edits_for
+
+    try:
+        return edits_for(inventory, gpus), ""
+    except UnusableError as error:
+        return None, str(error)
 
 
 def enforcer_of(
@@ -97,10 +127,10 @@ def enforcer_of(
     """
     if host.enforcement == "interposer":
         return None, NOT_WANTED
-    from runai_runtime.agent import Agent, host_fault, refusal_of, socket_fault
+    from runai_runtime.agent import Agent, host_fault, instance_fault, refusal_of, socket_fault
 
     required = host.enforcement == "agent"
-    why = host_fault(inventory, runtime) or socket_fault(folder)
+    why = host_fault(inventory, runtime) or instance_fault(shares) or socket_fault(folder)
     if why and required:
         raise refusal_of(host, why)
     if why:
@@ -183,22 +213,35 @@ def refuse_unbounded(spec: Spec, host: Host) -> None:
         )
 
 
-def choose(spec: Spec, request: Request, inventory: Inventory, environment: dict[str, str]) -> Choice:
-    """The GPUs that the spec grants, by device nodes and by NVIDIA's hook; where there are none, those that the
-    container names; else as many as it wishes for, of all.
-    """
+def given_gpus(spec: Spec, inventory: Inventory, environment: dict[str, str]) -> list[Gpu]:
+    """The GPUs that the spec grants, by device nodes and by NVIDIA's hook."""
     minors = specs.device_minors(spec)
-    granted = grants.by_minor(inventory, minors) if minors else []
+    given = grants.by_minor(inventory, minors, specs.cap_minors(spec, inventory.caps_major)) if minors else []
     visible = visible_devices(spec, environment) if specs.has_nvidia_hook(spec) else ""
     if visible:
-        granted += grants.by_wish(inventory, visible, VISIBLE)
-    if not granted:
+        given += grants.by_wish(inventory, visible, VISIBLE)
+    return list(dict.fromkeys(given))
+
+
+def choose(given: list[Gpu], request: Request, inventory: Inventory) -> Choice:
+    """The GPUs that the container is GIVEN; where there are none, those that it names; else as many as it wishes for,
+    of all.
+    """
+    gpus = given
+    if not gpus:
         count = grants.count_of(inventory, request.gpus)
         if count:
-            return Choice(inventory.gpus, count)
-        granted = grants.by_wish(inventory, request.gpus or "")
-    gpus = list(dict.fromkeys(granted))
-    return Choice(gpus, len(gpus))
+            return Choice(inventory.gpus, few_enough(count))
+        gpus = list(dict.fromkeys(grants.by_wish(inventory, request.gpus or "")))
+    return Choice(gpus, few_enough(len(gpus)))
+
+
+def few_enough(count: int) -> int:
+    if count > MOST_GPUS:
+        raise RefusalError(
+            f"the container is given {count} GPUs; shares are kept on {MOST_GPUS} at most, so name fewer"
+        )
+    return count
 
 
 def replace(path: str, text: bytes) -> None:

@@ -54,6 +54,50 @@ def real_path(root: str, path: str) -> str:
         return place.path
 
 
+def mount_points(root: str, targets: list[str]) -> list[str]:
+    """What a runtime is going to make in ROOT for mounts at TARGETS: those that aren't there and the folders that they
+    need, as paths without links, each after the folder that it is in.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for target in targets:
+        folder, name = os.path.split(os.path.normpath(target))
+        by_folder.setdefault(folder, []).append(name)
+    made: list[str] = []
+    for folder, names in by_folder.items():
+        try:
+            made += made_in(root, folder, names)
+        except (OSError, ValueError):  # noqa: PERF203 - of an odd folder the runtime has its own to say
+            continue
+    return made
+
+
+def made_in(root: str, folder: str, names: list[str]) -> list[str]:
+    """The same for mounts at NAMES in one FOLDER."""
+    lacking: list[str] = []
+    while True:
+        try:
+            place = look_up(root, folder)
+            break
+        except FileNotFoundError:
+            if folder == "/":
+                raise
+            folder, name = os.path.split(folder)
+            lacking.append(name)
+    with place:
+        if not lacking:
+            return [os.path.join(place.path, name) for name in names if not is_there(place.fd, name)]
+        folders = [os.path.join(place.path, *lacking[: -count - 1 : -1]) for count in range(1, len(lacking) + 1)]
+        return folders + [os.path.join(folders[-1], name) for name in names]
+
+
+def is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class Walk:
     """The way down from the root: a descriptor and a name for each step."""
 

@@ -15,13 +15,17 @@ from typing import Any
 import pynvml
 
 from runai_runtime.able import agent_faults, filter_flags
+from runai_runtime.cdi import read_folders
 from runai_runtime.configure import runtimes_behind
 from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
-from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, stamp
+from runai_runtime.hostlog import note
+from runai_runtime.inventory import VERSION, cache_path, circumstances, read_cache, read_values, stamp
+from runai_runtime.mig import caps_major, instances_made, read_minors
 from runai_runtime.plan import OURS
 from runai_runtime.request import GRANULE
+from runai_runtime.scan_mig import instances_of, is_divided, measure_instances
 
 # The driver's files by capability, as NVIDIA_DRIVER_CAPABILITIES names them. A file is STEM.so.DRIVER_VERSION, with
 # links to it (its SONAME, and for linkers STEM.so) beside it.
@@ -71,7 +75,10 @@ def write_cache(host: Host) -> None:
     os.makedirs(host.state, mode=0o711, exist_ok=True)
     with locked(host.fitted):
         if read_cache(host) is None:
-            values = scan(host)
+            values = read_values(host) or scan(host)  # where only CDI files are new, nobody has to ask the driver
+            values["cdi"] = read_folders(host.cdi_spec_dirs, values["gpus"])
+            for fault in values["cdi"]["faults"]:
+                note(host.log, "info", f"left out of the CDI specifications: {fault}")
             replace_cache(cache_path(host), values)
             forget_copies(host, values["ours"])
 
@@ -96,7 +103,8 @@ def replace_cache(path: str, values: dict[str, Any]) -> None:
 
 
 def scan(host: Host) -> dict[str, Any]:
-    """The inventory in the form in which it is cached."""
+    """The inventory in the form in which it is cached, without the CDI specifications."""
+    now = circumstances(host)  # first: what changes meanwhile makes the answer stale
     folders = library_folders(host)
     drivers = bounded_libraries(folders)
     for name, path in drivers.items():
@@ -105,12 +113,15 @@ def scan(host: Host) -> dict[str, Any]:
     cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]
-    driver, gpus = ask_nvml(nvml)
-    contexts = measure_contexts(cuda)
+    instances = instances_made(host)
+    driver, cuda_version, gpus, divided = ask_nvml(nvml, read_minors(host))
+    contexts = measure_contexts(cuda, gpus, divided=bool(divided))
     agent = agent_faults(low_level(host))
     return {
         "version": VERSION,
-        "circumstances": circumstances(),
+        "circumstances": now,
+        "instances": instances,
+        "no_instances": sorted({gpu["index"] for gpu in divided} - {gpu.get("parent") for gpu in gpus}),
         "for": host.driver,
         "libvgpu": host.libvgpu,
         "fitted": host.fitted,
@@ -120,7 +131,10 @@ def scan(host: Host) -> dict[str, Any]:
         "agent": agent,
         "flags": filter_flags(agent),
         "driver": driver,
+        "cuda": cuda_version,
         "gpus": [gpu | {"context": contexts.get(gpu["uuid"], 0)} for gpu in gpus],
+        "divided": [gpu | {"context": 0} for gpu in divided],
+        "caps_major": caps_major(),
         "libraries": list(libraries(folders, driver)),
         "programs": list(programs(host.driver.get("programs", PROGRAM_FOLDERS))),
     }
@@ -204,51 +218,93 @@ def find_program(folders: Iterable[str], name: str) -> str:
     return ""
 
 
-def ask_nvml(library: str) -> tuple[str, list[dict[str, Any]]]:
-    """The driver's version, and its GPUs."""
+def ask_nvml(library: str, minors: dict[str, int]) -> tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]:
+    """The driver's version, the newest CUDA that it can do, its GPUs, where one in MIG mode stands by its instances,
+    and those in MIG mode; without those that fell off the bus. MINORS: of the instances' capability nodes.
+    """
+    gpus: list[dict[str, Any]] = []
+    divided: list[dict[str, Any]] = []
+    lost = 0
     try:
         ctypes.CDLL(library)  # pynvml asks for it by SONAME, which is then this one wherever it lies
         pynvml.nvmlInit()
     except (OSError, pynvml.NVMLError) as error:
         raise RefusalError(f"the NVIDIA driver doesn't answer ({error}); see whether nvidia-smi works") from error
     try:
-        gpus = [describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                add_gpu(index, minors, gpus, divided)
+            except pynvml.NVMLError_GpuIsLost:  # noqa: PERF203 - beside it others go on
+                lost += 1
         driver = text(pynvml.nvmlSystemGetDriverVersion())
+        cuda = cuda_text(pynvml.nvmlSystemGetCudaDriverVersion())
     except pynvml.NVMLError as error:
         raise RefusalError(f"the GPUs can't be read ({error}); see whether nvidia-smi works") from error
+    if lost and not gpus and not divided:
+        raise RefusalError(
+            "this host has no GPU that answers, all fell off the bus; see nvidia-smi and the kernel's log"
+        )
+    if divided and not gpus:
+        raise RefusalError(
+            "this host's GPUs are in MIG mode and have no instances; make some (nvidia-smi mig -cgi PROFILES -C), or "
+            "turn MIG mode off (nvidia-smi -mig 0)",
+        )
     if not gpus:
         raise RefusalError("this host has an NVIDIA driver and no GPU; see whether nvidia-smi shows one")
-    return driver, gpus
+    return driver, cuda, gpus, divided
 
 
-def describe(index: int) -> dict[str, Any]:
+def add_gpu(index: int, minors: dict[str, int], gpus: list[dict[str, Any]], divided: list[dict[str, Any]]) -> None:
+    """The GPU of that index to GPUS, or to those DIVIDED and its instances to GPUS. Raises NVMLError."""
     device = pynvml.nvmlDeviceGetHandleByIndex(index)
+    place = {"minor": pynvml.nvmlDeviceGetMinorNumber(device), "bus": text(pynvml.nvmlDeviceGetPciInfo(device).busId)}
+    gpu = describe(device) | {"index": index, **place}
+    if is_divided(device):
+        instances = instances_of(device, gpu, minors, describe)
+        divided.append(gpu)
+        gpus += instances
+    else:
+        gpus.append(gpu)
+
+
+def describe(device: Any) -> dict[str, Any]:
+    """What NVML says of a GPU, or of an instance of one."""
     memory = pynvml.nvmlDeviceGetMemoryInfo(device)
     reserved = 0
     with contextlib.suppress(pynvml.NVMLError, AttributeError):  # version 2 came with R510
         reserved = pynvml.nvmlDeviceGetMemoryInfo(device, version=pynvml.nvmlMemory_v2).reserved
     return {
-        "index": index,
         "uuid": text(pynvml.nvmlDeviceGetUUID(device)),
         "name": text(pynvml.nvmlDeviceGetName(device)),
-        "minor": pynvml.nvmlDeviceGetMinorNumber(device),
         "total": int(memory.total),
         "reserved": int(reserved),
     }
+
+
+def cuda_text(version: int) -> str:
+    """As CUDA writes it: 13000 is 13.0."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def measure_contexts(cuda: str) -> dict[str, int]:
-    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver.
+def measure_contexts(cuda: str, gpus: list[dict[str, Any]], *, divided: bool) -> dict[str, int]:
+    """Bytes that a bare context takes, by GPU: makes one on each for a moment and asks the driver. DIVIDED: some are in
+    MIG mode.
 
     A GPU on which that fails (none free, exclusive mode) is left out: libvgpu then asks the driver in the container.
     """
     for name in [name for name in os.environ if name.startswith("CUDA_")]:
         del os.environ[name]
     found: dict[str, int] = {}
+    if divided:
+        found |= measure_instances(cuda, gpus, measure_context)
+        whole = [gpu["uuid"] for gpu in gpus if "parent" not in gpu]
+        if not whole:
+            return found
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(whole)  # beside an instance CUDA shows none of them
     count = ctypes.c_int()
     try:
         library = ctypes.CDLL(cuda)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 
 DEVICE = "/dev/nvidia"
+CAPABILITY = "/dev/nvidia-caps/nvidia-cap"
 NVIDIA = 195  # the major number of GPUs (Documentation/admin-guide/devices.txt), minors as in the path
 FIRST_CONTROL = 254  # nvidia-modeset, nvidiactl
 
@@ -65,6 +66,16 @@ def device_minors(spec: Spec) -> list[int]:
     numbers = [path[len(DEVICE) :] for path in paths if isinstance(path, str) and path.startswith(DEVICE)]
     named = {int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 6}
     return sorted(named | renamed_minors(spec))
+
+
+def cap_minors(spec: Spec, major: int) -> set[int]:
+    """Minor numbers of the capability nodes (MIG) that the spec grants likewise; by their numbers, those of MAJOR."""
+    nodes = entries(section(spec, "linux"), "devices")
+    paths = [node.get("path") for node in nodes] + [mount.get("destination") for mount in entries(spec, "mounts")]
+    numbers = [path[len(CAPABILITY) :] for path in paths if isinstance(path, str) and path.startswith(CAPABILITY)]
+    named = {int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 8}
+    minors = [node.get("minor") for node in nodes if node.get("type") in ("c", "u") and node.get("major") == major != 0]
+    return named | {minor for minor in minors if isinstance(minor, int)}
 
 
 def renamed_minors(spec: Spec) -> set[int]:

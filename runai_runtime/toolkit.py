@@ -6,7 +6,6 @@ so what it will do has to be read from the container's environment as it reads i
 
 from __future__ import annotations
 
-from runai_runtime.errors import RefusalError, quoted
 from runai_runtime.spec import entries
 
 TYPE_CHECKING = False
@@ -21,18 +20,13 @@ DEVICES_AS_MOUNTS = "/var/run/nvidia-container-devices/"
 
 
 def visible_devices(spec: Spec, environment: dict[str, str]) -> str:
-    """The GPUs as RUNAI_GPUS would name them, "" for none. Raises RefusalError for a part of a GPU (MIG)."""
+    """The GPUs as RUNAI_GPUS would name them, "" for none; instances (MIG) by the same names as there."""
     words = mounted(spec) or listed(environment)
     if not words or "void" in words:
         return ""
     for word in words:
         if word in ("all", "none"):
             return word if word == "all" else ""
-    for word in words:
-        if word.startswith("MIG-") or ":" in word:
-            raise RefusalError(
-                f"{VISIBLE} has {quoted(word)}, a part of a GPU (MIG), which can't be shared yet; name whole GPUs",
-            )
     return f"device={','.join(words)}"
 
 

@@ -65,12 +65,12 @@ bool state_has_device(CUdevice device)
     return REAL(cuDeviceGetCount)(&count) == CUDA_SUCCESS && device >= 0 && device < count;
 }
 
-/* NVML's way to write a UUID, which is how the limits file names GPUs. */
-static void write_uuid(char text[64], const CUuuid *uuid)
+/* NVML's way to write a UUID, which is how the limits file names GPUs. KIND: "GPU", or "MIG" for an instance. */
+static void write_uuid(char text[64], const char *kind, const CUuuid *uuid)
 {
     const unsigned char *b = (const unsigned char *)uuid->bytes;
-    snprintf(text, 64, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3],
-             b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    snprintf(text, 64, "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", kind, b[0], b[1], b[2],
+             b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
 static int look_up(const struct state *state, CUdevice device)
@@ -79,7 +79,12 @@ static int look_up(const struct state *state, CUdevice device)
     char text[64];
     if (REAL(cuDeviceGetUuid_v2)(&uuid, device) != CUDA_SUCCESS && REAL(cuDeviceGetUuid)(&uuid, device) != CUDA_SUCCESS)
         return NO_GPU;
-    write_uuid(text, &uuid);
+    write_uuid(text, "GPU", &uuid);
+    int gpu = limits_find(state->limits, text);
+    if (gpu >= 0)
+        return gpu;
+    /* In MIG mode _v2 answers the instance's (cuda.h). The older one answers the GPU's, which has no share then. */
+    write_uuid(text, "MIG", &uuid);
     return limits_find(state->limits, text);
 }
 

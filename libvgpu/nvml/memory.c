@@ -1,4 +1,7 @@
-/* What NVML says of a GPU's memory: the container's share, and what the container uses of it. */
+/* What NVML says of a GPU's memory: the container's share, and what the container uses of it.
+ *
+ * An instance (MIG) is a device like others here. The GPU of an instance has no share: the driver refuses to tell of it
+ * whoever isn't privileged (nvml.h), and container_find() whoever is, with the same error. */
 #include "nvml/container.h"
 
 struct view {
@@ -48,5 +51,17 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v
         memory->free = view.free;
         memory->reserved = 0; /* the driver's own part is not the container's */
     }
+    return result;
+}
+
+/* What an instance (MIG) is made of, its memory too. The older nvmlDeviceGetAttributes has a shorter record, without. */
+EXPORT nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *attributes)
+{
+    struct container container;
+    nvmlReturn_t result = REAL(nvmlDeviceGetAttributes_v2)(device, attributes);
+    if (result == NVML_SUCCESS)
+        result = container_find(device, &container);
+    if (result == NVML_SUCCESS && container.share >> 20 < attributes->memorySizeMB)
+        attributes->memorySizeMB = container.share >> 20;
     return result;
 }

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runai_runtime.configure import configure
+from tests.bench.admission import admission
 from tests.bench.agent import idle, shim
 from tests.bench.pairs import Pairs, Row, measure, table
 from tests.bench.process import account_pairs, footprint
@@ -94,7 +95,7 @@ def main() -> int:
             print(fact)
         print("Medians of pairs, taken in turn: A B, B A, A B ...\n", flush=True)
         rows = [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
-        rows += [shim(bounded, 2 * rounds), *idle(bounded)]
+        rows += [*admission(folder, 2 * rounds), shim(bounded, 2 * rounds), *idle(bounded)]
         rows += [account_pairs(9), *footprint(runai, 3 * rounds)]
     print(table(rows))
     return 0 if all(row.met for row in rows) else 1

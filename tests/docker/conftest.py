@@ -22,6 +22,9 @@ PLACES = {
     "runai-cut": "x",
     "runai-eight": "8",
     "runai-refused": "r",
+    "runai-mig": "m",
+    "runai-hosts": "h",
+    "runai-upgrade": "u",
 }
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 

@@ -25,6 +25,7 @@ def native(folder: Path, runtime: str = "/usr/sbin/runc") -> dict[str, Any]:
         "libvgpu": str(NATIVE),
         "fitted": str(folder / "s/libvgpu"),
         "hook": str(NATIVE / "runai-hook"),
+        "cdi_spec_dirs": [str(folder / "cdi")],  # not this host's own
     }
 
 

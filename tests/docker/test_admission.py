@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -206,8 +207,7 @@ def test_others_that_are_killed(two: Runai, who: str) -> None:
 @pytest.mark.parametrize("moment", range(6))
 def test_a_create_that_is_killed_leaves_no_grant(two: Runai, moment: int) -> None:
     """The shim, the runtime or a hook by SIGKILL: whoever is there 30 ms later at each MOMENT."""
-    running = two.engine.popen("run", "-d", *two.arguments(memory="6g"), images.BUSYBOX, *SLEEP)
-    makers = wait_for_makers(two)
+    running, makers = caught(two)
     time.sleep(0.03 * moment)
     for pid in makers | set(makers_of(two)):
         with contextlib.suppress(ProcessLookupError):
@@ -218,12 +218,16 @@ def test_a_create_that_is_killed_leaves_no_grant(two: Runai, moment: int) -> Non
     assert promised(two) == {0: 6144}
 
 
-def wait_for_makers(runai: Runai) -> set[int]:
-    for _ in range(2000):
-        if makers := makers_of(runai):
-            return makers
-        time.sleep(0.002)
-    raise AssertionError("nobody makes a container")
+def caught(runai: Runai) -> tuple[subprocess.Popen[str], set[int]]:
+    """A `docker run -d`, and those who are just making its container. On a busy machine a look can come too late."""
+    for _ in range(20):
+        running = runai.engine.popen("run", "-d", *runai.arguments(memory="6g"), images.BUSYBOX, *SLEEP)
+        while running.poll() is None:
+            if makers := makers_of(runai):
+                return running, makers
+        running.communicate()
+        runai.engine.remove_containers()
+    raise AssertionError("nobody was seen making a container")
 
 
 def makers_of(runai: Runai) -> set[int]:

@@ -53,7 +53,7 @@ def test_a_killed_process_leaves_none(container: Container) -> None:
 
 def test_an_honest_program_keeps_its_own_and_a_thief_is_ended(container: Container) -> None:
     with start(container, CUDASH, "primary", "fillmanaged 64m", "hold") as honest:
-        wait_for(lambda: used(container) >= 512 * MIB)
+        wait_for(lambda: used(container) > GIB - 64 * MIB)  # the agent has seen all of it
         before = used(container)
         with container.runai.engine.popen("exec", "-i", container.id, RAW, "-w", "managed", "64") as thief:
             assert thief.wait(30) == KILLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.docker import images
 from tests.docker.agents import FILL, FILLED, RAW, agents, wait_for
 from tests.docker.host import Runai, grants_in, host_mounts
 from tests.programs.build import program
+from tests.toolkit import cdi
+from tests.toolkit.install import Toolkit
 
 SHOWN = "0MiB /   3072MiB"
 
@@ -81,6 +84,25 @@ def test_run(bare: Bare, way: str, name: str) -> None:
     bare.write("nvidia-smi")
     assert SHOWN in bare("--root", bare.root, "run", *options, name)
     assert SHOWN in bare("--root", bare.root, "run", *options, name)  # the edited bundle, again
+
+
+def test_a_cdi_specification_and_the_bundle_again(bare: Bare) -> None:
+    """The second time the container comes with its GPU, and with what the specification had it given."""
+    folder = Path(bare.runai.config["cdi_spec_dirs"][0])
+    folder.mkdir()
+    try:
+        toolkit = Toolkit(bare.home / "toolkit", bare.runai.simhost)
+        (folder / "nvidia.json").write_text(json.dumps(cdi.with_more(toolkit.specification, bare.home)))
+        bare.write("sh", "-c", "nvidia-smi; echo from CDI: $FROM_CDI")
+        first = bare("--root", bare.root, "run", "-b", "bundle", "runai-bare")
+        edited = (bare.bundle / "config.json").read_bytes()
+        assert SHOWN in first and "from CDI: device 0" in first
+        again = bare("--root", bare.root, "run", "-b", "bundle", "runai-bare")
+        assert SHOWN in again and "from CDI: device 0" in again
+        assert (bare.home / "trace").read_text() == "traced\n" * 2
+        assert (bare.bundle / "config.json").read_bytes() == edited
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_run_in_the_bundle_and_with_the_runtimes_own_root(bare: Bare) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runai_runtime.cdi import read_folders
+from runai_runtime.cdi_edits import depth, edits_for
 from runai_runtime.configure import configure
+from runai_runtime.inventory import Inventory
 from tests.docker import images, newer
 from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration, grants_in
+from tests.docker.test_toolkit import recorder
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
+from tests.toolkit import cdi
 from tests.toolkit.install import Toolkit
 
 GPUS = [{"name": "NVIDIA A", "memory_mib": 8192}, {"name": "NVIDIA B", "memory_mib": 4096}]
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 SHARES = ["NVIDIA A, 3072 MiB", "NVIDIA B, 3072 MiB"]
+PLACED = SHARES[1:]  # so that the larger one stays whole
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +42,18 @@ def docker26(folder: Path) -> Iterator[Runai]:
         far = Toolkit(top / "far", simhost, "/opt/driver/lib").specification
         edits = near["devices"][0]["containerEdits"] | {"env": ["RUNAI_GPU_MEMORY=2g"]}
         near["devices"].append({"name": "asking", "containerEdits": edits})
-        specifications = top / "cdi"
+        specifications = top / "specifications"
         specifications.mkdir()
+        more = cdi.with_more(near, top)
+        (specifications / "reference.json").write_text(json.dumps(more | {"kind": "reference.example/gpu"}))
+        (top / "more.json").write_text(json.dumps(more))
         (specifications / "nvidia.json").write_text(json.dumps(near))
         (specifications / "far.json").write_text(json.dumps(far | {"kind": "far.example/gpu"}))
         settings = {"features": {"cdi": True}, "cdi-spec-dirs": [str(specifications)]}
-        with Engine({"runai": registered}, binaries=newer.binaries(), settings=settings) as engine:
+        recorded = recorder(top / "recorded", "/usr/sbin/runc")
+        with Engine(
+            {"runai": registered, "recorded": recorded}, binaries=newer.binaries(), settings=settings
+        ) as engine:
             images.load(engine, images.BUSYBOX)
             yield Runai(engine, simhost, config, registered)
 
@@ -85,16 +98,14 @@ def test_the_grant_is_taken_back(docker26: Runai) -> None:
 
 
 def test_an_annotation(docker26: Runai) -> None:
-    assert shown(docker26, "--annotation=RUNAI_GPU_MEMORY=3g", memory=None) == SHARES[:1]
-    assert (
-        shown(docker26, "--annotation=RUNAI_GPU_MEMORY=3g", "--annotation=RUNAI_GPUS=device=1", memory=None)
-        == SHARES[1:]
-    )
+    assert shown(docker26, "--annotation=RUNAI_GPU_MEMORY=3g", memory=None) == PLACED
+    both = ("--annotation=RUNAI_GPU_MEMORY=3g", "--annotation=RUNAI_GPUS=device=0")
+    assert shown(docker26, *both, memory=None) == SHARES[:1]
 
 
 def test_an_annotation_beats_the_environment(docker26: Runai) -> None:
-    options = ("--annotation=RUNAI_GPU_MEMORY=3g", "--env=RUNAI_GPU_MEMORY_LIMIT=4g", "--env=RUNAI_GPUS=device=1")
-    assert shown(docker26, *options, memory="1g") == SHARES[:1]
+    options = ("--annotation=RUNAI_GPU_MEMORY=3g", "--env=RUNAI_GPU_MEMORY_LIMIT=4g", "--env=RUNAI_GPUS=device=0")
+    assert shown(docker26, *options, memory="1g") == PLACED
 
 
 def test_an_annotation_that_is_no_amount(docker26: Runai) -> None:
@@ -123,3 +134,42 @@ def test_an_unknown_cdi_device(docker26: Runai) -> None:
     done = docker26.run("true", options=("--device=nvidia.com/gpu=7",), check=False)
     assert done.returncode != 0
     assert "nvidia.com/gpu=7" in done.stderr
+
+
+def test_our_edits_are_those_of_the_engine(docker26: Runai, tmp_path: Path) -> None:
+    """Of dockerd's CDI library and of ours for the same devices, in the same container."""
+    top = docker26.program.parent
+    common = ("--rm", "--network=none", "--runtime=recorded", "--hostname=h", "--user=5:6", "--env=FROM_CDI=mine")
+
+    def recorded(*options: str) -> dict[str, Any]:
+        docker26.engine.docker("run", *common, *options, images.BUSYBOX, "true")
+        spec: dict[str, Any] = json.loads((top / "recorded.json").read_text())
+        return spec
+
+    theirs = recorded("--device=reference.example/gpu=0", "--device=reference.example/gpu=1")
+    ours = recorded()
+    (tmp_path / "gpu.json").symlink_to(top / "more.json")
+    gpus = json.loads((docker26.state / "host.json").read_text())["gpus"]
+    values = {"driver": "", "gpus": gpus, "libraries": [], "programs": [], "ours": {}}
+    inventory = Inventory(values | {"cdi": read_folders([str(tmp_path)], gpus)})
+    edits_for(inventory, inventory.gpus).apply(ours)
+    assert ours["hooks"]["createContainer"][-1].pop("env")  # where theirs has none, which crun replaces by the image's
+    assert ours["hooks"]["createContainer"] == theirs["hooks"]["createContainer"]
+    assert ours["linux"]["devices"] == theirs["linux"]["devices"]
+    # Docker's own rules come twice, with and without the device, and theirs once for each GPU.
+    assert ours["linux"]["resources"]["devices"][-1] in theirs["linux"]["resources"]["devices"]
+    # Docker sets user and environment after its CDI edits: their groups are lost, and a variable may come twice.
+    assert theirs["process"]["user"]["additionalGids"] == [6]
+    assert ours["process"]["user"] == theirs["process"]["user"] | {"additionalGids": [6, 4242]}
+    assert {*ours["process"]["env"], "FROM_CDI=mine"} == set(theirs["process"]["env"])
+    assert len(ours["process"]["env"]) == len(set(theirs["process"]["env"])) - 1
+    assert by_target(ours) == by_target(theirs)
+    assert sorted(ours["mounts"], key=depth) == ours["mounts"]
+
+
+def by_target(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mounts but those of the engine's own files, which lie in a folder for each container. Theirs of CDI have no
+    type, and a runtime takes them for what they are.
+    """
+    mounts = [{"type": "bind"} | mount for mount in spec["mounts"] if "/containers/" not in mount["source"]]
+    return sorted(mounts, key=lambda mount: str(mount["destination"]))

@@ -22,10 +22,15 @@ from tests.simgpu.host import SimHost
 from tests.toolkit import cdi
 from tests.toolkit.install import HOME, Toolkit
 
-GPUS = [{"name": "NVIDIA A", "memory_mib": 8192}, {"name": "NVIDIA B", "memory_mib": 4096}]
+# An index of NVIDIA's is NVML's: neither the minor of a node, nor CUDA's number.
+GPUS = [
+    {"name": "NVIDIA A", "memory_mib": 8192, "minor": 1},
+    {"name": "NVIDIA B", "memory_mib": 4096, "minor": 0, "speed": 1},
+]
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 BARE = ["NVIDIA A, 8192 MiB", "NVIDIA B, 4096 MiB"]
 SHARES = ["NVIDIA A, 3072 MiB", "NVIDIA B, 3072 MiB"]
+PLACED = SHARES[1:]  # so that the larger one stays whole
 
 # Only the loader's cache, which NVIDIA's hook writes, leads there.
 ELSEWHERE = "/opt/driver/lib"
@@ -151,7 +156,7 @@ def test_gpus_by_uuid(host: Host) -> None:
 
 def test_a_node_and_a_gpu(host: Host) -> None:
     """Each of the two ways gives one GPU."""
-    node = f"--volume={host.simhost.dev}/nvidia0:/dev/nvidia0"
+    node = f"--volume={host.simhost.dev}/nvidia1:/dev/nvidia1"
     assert shown(host.runai(), "--gpus=device=1", node) == SHARES
 
 
@@ -193,8 +198,8 @@ def test_with_it_the_share_holds(host: Host, runtime: str) -> None:
         ("all", SHARES),
         ("1", SHARES[1:]),
         ("0, 1", SHARES),
-        ("void", SHARES[:1]),
-        (None, SHARES[:1]),
+        ("void", PLACED),
+        (None, PLACED),
     ],
 )
 def test_which_gpus(host: Host, runtime: str, visible: str | None, expected: list[str]) -> None:
@@ -204,7 +209,7 @@ def test_which_gpus(host: Host, runtime: str, visible: str | None, expected: lis
 
 def test_none_of_the_gpus(host: Host) -> None:
     """NVIDIA's hook puts the driver in and no GPU (its runtime in CDI mode refuses the word itself)."""
-    assert shown(host.runai("legacy"), f"{VISIBLE}none") == SHARES[:1]
+    assert shown(host.runai("legacy"), f"{VISIBLE}none") == PLACED
 
 
 def test_crun_behind_it(host: Host) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.docker.engine import REMAPPED, Engine
 from tests.docker.host import CUDASH, Container, Runai, changed, configuration, grants_in, host_mounts, mounts_in
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
+from tests.toolkit import cdi
 
 GIB = 1 << 30
 SHOWN = "0MiB /   3072MiB"
@@ -146,3 +148,24 @@ def test_our_libraries_where_nothing_may_be_run(remapped: Runai) -> None:
         subprocess.run(["/bin/rm", "-r", remapped.state / "libvgpu"], check=True)
         remapped.run("true")
     assert "noexec" in sentence
+
+
+def test_a_cdi_specification(remapped: Runai) -> None:
+    folder = Path(remapped.config["cdi_spec_dirs"][0])
+    driver = {"lib": str(remapped.simhost.lib), "bin": str(remapped.simhost.bin), "dev": str(remapped.simhost.dev)}
+    values = cdi.specification(driver, "/opt/driver/lib", "")
+    # The simulated nodes lie on a mount with nodev, and runc would mount them without, which no user namespace may.
+    files = [mount for mount in values["containerEdits"]["mounts"] if not mount["containerPath"].startswith("/dev/")]
+    values["containerEdits"] = {"mounts": files}
+    values["devices"] = [{"name": "0", "containerEdits": {"env": ["A=1"]}}]
+    folder.mkdir()
+    (folder / "nvidia.json").write_text(json.dumps(values))
+    try:
+        container = Container(remapped, "sleep", "600", options=TOOLS)
+        assert json.loads((container.grant / "grant.json").read_text())["injected"] == "cdi"
+        assert answers(container.execute(*ALLOC)) == ANSWERS
+        assert "libcuda.so" in container.execute("ls", "/opt/driver/lib")
+        remapped.engine.docker("stop", "--time=0", container.id)
+        assert changed(remapped, container.id) == ""
+    finally:
+        shutil.rmtree(folder)

@@ -80,8 +80,12 @@ class GpuHost:
         self, memory: str, script: Path, *arguments: str, options: Sequence[str] = (), check: bool = True
     ) -> CompletedProcess[str]:
         """Run a Python program of this suite, with the interpreter that runs the suite, in a container."""
-        all_options = self.share(memory, *self.user_space(), f"--volume={script}:/program.py:ro", *options)
+        all_options = self.python_options(memory, script, options)
         return self.run(all_options, sys.executable, "/program.py", *arguments, check=check)
+
+    def python_options(self, memory: str, script: Path, options: Sequence[str] = ()) -> list[str]:
+        """For a container in which SCRIPT is /program.py."""
+        return [*self.share(memory, *self.user_space(), f"--volume={script}:/program.py:ro", *options)]
 
     @contextlib.contextmanager
     def background(self, options: Sequence[str], *command: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.may_skip("needs two NVIDIA GPUs; for ioctls alone the a
 GIB = 1 << 30
 SHARE = 3 * GIB
 TORCH = Path(__file__).with_name("programs") / "torch_devices.py"
+ALLREDUCE = TORCH.with_name("torch_allreduce.py")
 RAWGPU = "/rawgpu"
 
 
@@ -114,9 +116,11 @@ def test_ioctls_alone_on_the_second_gpu(request: pytest.FixtureRequest, two: Gpu
     if request.config.getoption("--enforcement") == "interposer":
         pytest.skip("without the agent nothing bounds a program that only makes ioctls")
     rawgpu = f"--volume={two.program('rawgpu')}:{RAWGPU}:ro"
-    number = str(two.inventory.gpus[1].minor)
+    gpu = two.inventory.gpus[1]
     with watched(two) as watches:
-        done = two.run(two.share("3g", rawgpu, *gpus(two, *which)), RAWGPU, "-g", number, "fill", "2")
+        done = two.run(
+            two.share("3g", rawgpu, *gpus(two, *which)), RAWGPU, "-g", str(gpu.minor), "-u", gpu.uuid, "fill", "2"
+        )
     print(done.stdout)
     took = re.search(r"(\d+) bytes, status 0x51", done.stdout)
     assert took
@@ -134,3 +138,40 @@ def test_pytorch_on_the_second_gpu(two: GpuHost) -> None:
     assert values == {"count": 1, "uuid": two.inventory.gpus[1].uuid, "total": SHARE, "sum": 1 << 28}
     assert GIB <= watches[1].most <= SHARE
     assert untouched(watches[0])
+
+
+def sums(output: str) -> list[dict[str, object]]:
+    print(output)
+    return [json.loads(line.partition("RESULT ")[2]) for line in output.splitlines() if "RESULT " in line]
+
+
+def is_right(host: GpuHost, found: list[dict[str, object]]) -> bool:
+    uuids = [gpu.uuid for gpu in host.inventory.gpus[:2]]
+    wanted = {"right": True, "total": SHARE, "beyond": "refused"}
+    return sorted(found, key=lambda one: str(one["rank"])) == [
+        {"rank": rank, "uuid": uuids[rank]} | wanted for rank in (0, 1)
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch isn't installed")
+def test_nccl_in_a_container_with_both(two: GpuHost) -> None:
+    """Two processes, whose buffers are mapped by each other."""
+    with watched(two) as watches:
+        done = two.python("3g", ALLREDUCE, "0", "1", options=(*gpus(two, 0, 1), "--shm-size=1g"))
+    assert is_right(two, sums(done.stdout))
+    print([watch.most / MIB for watch in watches])
+    assert all(watch.most <= SHARE for watch in watches)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch isn't installed")
+def test_nccl_between_two_containers(two: GpuHost) -> None:
+    """Each with a GPU of its own, over what containers share: a network and the shared memory of System V and POSIX."""
+    apart = ("--env=NCCL_P2P_DISABLE=1", "--env=NCCL_CUMEM_ENABLE=0", "--env=NCCL_DEBUG=WARN")
+    first_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 0), "--ipc=shareable", "--shm-size=1g", *apart))
+    with two.background(first_options, sys.executable, "/program.py", "0") as first:
+        joined = (f"--network=container:{first}", f"--ipc=container:{first}")
+        second_options = two.python_options("3g", ALLREDUCE, (*gpus(two, 1), *joined, *apart))
+        options = [option for option in second_options if option != "--network=none"]
+        done = two.run(options, sys.executable, "/program.py", "1")
+        found = sums(two.wait_for(first, "RESULT ")) + sums(done.stdout)
+    assert is_right(two, found)

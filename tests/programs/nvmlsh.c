@@ -1,8 +1,9 @@
 /* A shell of NVML calls for tests, in the manner of cudash: each argument is one command on the chosen device, its
  * result one line `COMMAND -> NUMBER VALUE...` (several lines where a call answers a list).
  *
- *     init | shutdown | count | device N | byuuid UUID | name | uuid | driver
+ *     init | shutdown | count | device N | byuuid UUID | instance N | parent | name | uuid | driver
  *     memory     nvmlDeviceGetMemoryInfo -> total free used
+ *     attributes nvmlDeviceGetAttributes_v2 -> memory in MiB
  *     memory2    nvmlDeviceGetMemoryInfo_v2 -> total free used reserved
  *     processes1 | processes2 | processes3     nvmlDeviceGetComputeRunningProcesses, by version -> pid:bytes ...
  *     graphics3  nvmlDeviceGetGraphicsRunningProcesses_v3
@@ -98,6 +99,10 @@ static void run(const char *line)
         text(line, nvmlDeviceGetHandleByIndex_v2((unsigned int)atoi(argument), &device), "");
     } else if (IS("byuuid")) {
         text(line, nvmlDeviceGetHandleByUUID(argument, &device), "");
+    } else if (IS("instance")) {
+        text(line, nvmlDeviceGetMigDeviceHandleByIndex(device, (unsigned int)atoi(argument), &device), "");
+    } else if (IS("parent")) {
+        text(line, nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device, &device), "");
     } else if (IS("name")) {
         nvmlReturn_t result = nvmlDeviceGetName(device, value, sizeof value);
         text(line, result, value);
@@ -109,6 +114,11 @@ static void run(const char *line)
         text(line, result, value);
     } else if (IS("memory")) {
         memory(line);
+    } else if (IS("attributes")) {
+        nvmlDeviceAttributes_t attributes = {0};
+        nvmlReturn_t result = nvmlDeviceGetAttributes_v2(device, &attributes);
+        snprintf(value, sizeof value, "%llu", attributes.memorySizeMB);
+        text(line, result, value);
     } else if (IS("memory2")) {
         memory_v2(line);
     } else if (IS("processes1")) {

@@ -160,13 +160,17 @@ SIM_CTRL_GPU: Final = 0x51AD0002
 SIM_CTRL_PROCESSES: Final = 0x51AD0003
 SIM_CTRL_EXPORT: Final = 0x51AD0004
 SIM_CTRL_IMPORT: Final = 0x51AD0005
+SIM_CTRL_MIG: Final = 0x51AD0006
 
 SIM_SYSTEM: Final = Struct("<80sII")
-"""driver version, number of GPUs, CUDA version (13000)."""
-SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQ")
+"""driver version, number of GPUs, CUDA version (13000). The indices behind these GPUs are those of MIG instances."""
+SIM_GPU: Final = Struct("<IIIIIIIIIIii96s48sQQQQQQ")
 """index (in), minor, domain, bus, device, architecture (NVML's), capability major, minor, brand (NVML's),
 watts at most, fan percent (-1: none), ECC (-1: not supported); name, UUID; total, reserved, used, a context's
-cost, the part of it that user space doesn't ask for (bytes)."""
+cost, the part of it that user space doesn't ask for (bytes); how fast it is."""
+SIM_MIG: Final = Struct("<IIIIIIIII48s")
+"""index (in); is MIG on, may the caller see the whole of the GPU; the GPU's index; of an instance: its GPU instance and
+compute instance, the minors of their capability nodes; the number of GPUs and instances; the GPU's UUID."""
 SIM_PROCESSES: Final = Struct("<II")
 """GPU index (in), capacity (in) or number of processes there are (out); SIM_PROCESS records follow."""
 SIM_PROCESS: Final = Struct("<I4xQ")

@@ -29,6 +29,7 @@ class Controls:
             abi.SIM_CTRL_PROCESSES: self._processes,
             abi.SIM_CTRL_EXPORT: self._export,
             abi.SIM_CTRL_IMPORT: self._import,
+            abi.SIM_CTRL_MIG: self._mig,
         }
         self._of_subdevice: dict[int, tuple[int, Callable[[Call, Gpu, bytearray], None]]] = {
             abi.CTRL_GPU_GET_PIDS: (abi.PIDS.size, self._pids),
@@ -108,21 +109,44 @@ class Controls:
 
     def _system(self, call: Call, params: bytearray) -> None:
         version = self.manager.host.driver_version.encode()
-        abi.SIM_SYSTEM.pack_into(params, 0, version, len(self.manager.gpus), CUDA_VERSION)
+        abi.SIM_SYSTEM.pack_into(params, 0, version, len(self.manager.host.gpus), CUDA_VERSION)
 
     def _gpu(self, call: Call, params: bytearray) -> None:
         gpu = self.manager.gpu(abi.U32.unpack_from(params)[0])
         config, model = gpu.config, gpu.config.model
+        used = sum(part.used for part in (gpu, *self._parts(gpu)))
         abi.SIM_GPU.pack_into(
-            params, 0, config.index, config.index, 0, config.bus, 0, model.architecture, *model.capability,
+            params, 0, config.index, config.minor, 0, config.bus, 0, model.architecture, *model.capability,
             model.brand, model.watts, model.fan_percent, model.ecc, config.name.encode(), config.uuid.encode(),
-            config.total, config.reserved, gpu.used, config.context, gpu.unlisted_of_context,
+            config.total, config.reserved, used, config.context, gpu.unlisted_of_context,
+            config.speed,
+        )  # fmt: skip
+
+    def _board(self, gpu: Gpu) -> Gpu:
+        """The GPU that an instance is a part of; any other is itself."""
+        return gpu if gpu.config.instance is None else self.manager.gpus[gpu.config.instance.gpu]
+
+    def _parts(self, gpu: Gpu) -> list[Gpu]:
+        return [part for part in self.manager.gpus if part is not gpu and self._board(part) is gpu]
+
+    def _mig(self, call: Call, params: bytearray) -> None:
+        gpu = self.manager.gpu(abi.U32.unpack_from(params)[0])
+        board, instance = self._board(gpu).config, gpu.config.instance
+        whole = int(call.by_administrator())
+        ids = (0, 0, 0, 0)
+        if instance is not None:
+            ids = (instance.gpu_instance, instance.compute_instance, *self.manager.host.cap_minors(instance))
+        abi.SIM_MIG.pack_into(
+            params, 0, gpu.config.index, int(gpu.config.mig), whole, board.index, *ids, len(self.manager.gpus),
+            board.uuid.encode(),
         )  # fmt: skip
 
     def _processes(self, call: Call, params: bytearray) -> None:
         index, capacity = abi.SIM_PROCESSES.unpack_from(params)
-        gpu = self.manager.gpu(index)
-        seen = [(pid, gpu.listed[owner]) for pid, owner in _seen(gpu.owners(), call)]
+        whole = self.manager.gpu(index)
+        seen = [
+            (pid, gpu.listed[owner]) for gpu in (whole, *self._parts(whole)) for pid, owner in _seen(gpu.owners(), call)
+        ]
         abi.SIM_PROCESSES.pack_into(params, 0, index, len(seen))
         for place, (pid, size) in enumerate(seen[:capacity]):
             abi.SIM_PROCESS.pack_into(params, abi.SIM_PROCESSES.size + place * abi.SIM_PROCESS.size, pid, size)

@@ -18,6 +18,7 @@ from typing import Any
 
 from .build import THIS_RELEASE, Release, build, source_hash
 from .config import HostConfig
+from .mig import write_proc
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(tempfile.gettempdir()) / f"runai-simgpu-{os.getuid()}"
@@ -57,6 +58,11 @@ class SimHost:
         """Folder of the device nodes."""
         return self.folder / "dev"
 
+    @property
+    def proc(self) -> Path:
+        """What a host has in /proc/driver."""
+        return self.folder / "proc/driver"
+
     def __enter__(self) -> SimHost:
         self.start()
         return self
@@ -68,12 +74,26 @@ class SimHost:
 
     def start(self) -> None:
         """Build what isn't built, lay out the folder, mount the nodes. Raises RuntimeError where that fails."""
-        _unmount(self.dev)
-        self.dev.mkdir(parents=True, exist_ok=True)
         built = build(CACHE / source_hash(self._release)[:16], self._release)
         for part in (self.lib, self.bin):
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(built / part.name, part, symlinks=True)
+        self._mount()
+
+    def plug(self, config: Mapping[str, Any] | None) -> None:
+        """Have the GPUs of `config` instead, as when some come or go. The driver's files stay as they are."""
+        self.host = HostConfig.parse(config)
+        self._config = config
+        self.stop()
+        self._mount()
+
+    def _mount(self) -> None:
+        _unmount(self.dev)
+        self.dev.mkdir(parents=True, exist_ok=True)
+        parts = [part.instance for part in self.host.instances if part.instance is not None]
+        write_proc(
+            self.proc, [gpu.minor for gpu in self.host.gpus], [(self.host.minor_of(part), part) for part in parts]
+        )
         command = [sys.executable, "-m", f"{__package__}.kernel", str(self.dev)]
         if self._config is not None:
             config = self.folder / "config.json"

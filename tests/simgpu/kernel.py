@@ -24,11 +24,14 @@ from .call import Call
 from .caller_memory import CallerMemory
 from .config import HostConfig
 from .escapes import Escapes
+from .mig import CAP_MODE
 from .processes import Process, process_of
 from .resman import File, ResourceManager
 
 STATE = ".state"
 """A file that tells what the device really gave, as JSON. It is read-only and in no listing of the folder."""
+CAPS = "/nvidia-caps"
+"""The folder of capability nodes."""
 NODE_SIZE = 1 << 47
 """So that nvidia-uvm can be mapped anywhere, at an offset that is the address."""
 DIRECTION_OUT, DIRECTION_IN = 0x80000000, 0x40000000
@@ -43,24 +46,34 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
     def __init__(self, host: HostConfig) -> None:
         self.manager = ResourceManager(host)
         self.escapes = Escapes(self.manager)
-        nodes = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *(f"nvidia{gpu.index}" for gpu in host.gpus)]
-        self._nodes = {f"/{name}": name for name in nodes}
+        nodes = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", *(f"nvidia{gpu.minor}" for gpu in host.gpus)]
+        self._caps = {
+            f"{CAPS}/nvidia-cap{minor}": f"nvidia-cap{minor}"
+            for part in host.instances
+            if part.instance is not None
+            for minor in host.cap_minors(part.instance)
+        }
+        self._nodes = {f"/{name}": name for name in nodes} | self._caps
         self._files: dict[int, File | bytes] = {}
         self._next = 1
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         """The folder, or a node that anyone may open."""
-        if path == "/":
+        if path in ("/", CAPS):
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
         if path == f"/{STATE}":
             return {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": 0}
         if path not in self._nodes:
             raise mfusepy.FuseOSError(errno.ENOENT)
-        return {"st_mode": stat.S_IFREG | 0o666, "st_nlink": 1, "st_size": NODE_SIZE if "uvm" in path else 0}
+        mode = CAP_MODE if path in self._caps else 0o666
+        return {"st_mode": stat.S_IFREG | mode, "st_nlink": 1, "st_size": NODE_SIZE if "uvm" in path else 0}
 
     def readdir(self, path: str, fh: int) -> list[str]:
         """The nodes' names."""
-        return [".", "..", *self._nodes.values()]
+        if path == CAPS:
+            return [".", "..", *self._caps.values()]
+        here = [name for path, name in self._nodes.items() if path not in self._caps]
+        return [".", "..", *here, *([CAPS.lstrip("/")] if self._caps else [])]
 
     def open(self, path: str, flags: int) -> int:
         """A new open file, which lives until its last descriptor is closed."""
@@ -92,7 +105,7 @@ class DeviceNodes(mfusepy.Operations):  # type: ignore[misc]
     def ioctl(self, path: str, cmd: int, arg: Any, fh: int, flags: int, data: Any) -> int:
         """One call. FUSE brings and takes the message only for the directions that the request names."""
         file = self._files[fh]
-        if not isinstance(file, File):
+        if not isinstance(file, File) or path in self._caps:
             return -errno.ENOTTY
         thread = mfusepy.fuse_get_context()[2]
         request = cmd & abi.REQUEST_MASK

@@ -64,7 +64,7 @@ class ResourceManager:
 
     def __init__(self, host: HostConfig) -> None:
         self.host = host
-        self.gpus = [Gpu(gpu) for gpu in host.gpus]
+        self.gpus = [Gpu(gpu) for gpu in (*host.gpus, *host.instances)]
         self._clients: dict[int, tuple[File, Client]] = {}
         self._handles = itertools.count(0xC1D00001)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,16 +17,17 @@ NODE = ["nosuid", "noexec", "rbind", "rprivate"]
 
 
 def specification(driver: dict[str, str], folder: str, hook: str, compat: str = "") -> dict[str, Any]:
-    """For DRIVER, which names the host's folders ("lib", "bin", "dev"). Its libraries come to FOLDER in the container;
-    HOOK is nvidia-cdi-hook. COMPAT is where images have a driver of their own, "" for the usual place.
+    """For DRIVER, which names the host's folders ("lib", "bin", "dev") and its GPUs' nodes in NVML's order. Its
+    libraries come to FOLDER in the container; HOOK is nvidia-cdi-hook. COMPAT is where images have a driver of their
+    own, "" for the usual place.
     """
-    nodes = sorted(node.name for node in Path(driver["dev"]).glob("nvidia[0-9]*"))
     files = [path for path in sorted(Path(driver["lib"]).iterdir()) if not path.is_symlink()]
     mounts = [mount(path, f"{folder}/{path.name}", LIBRARY) for path in files]
     mounts += [mount(path, f"/usr/bin/{path.name}", LIBRARY) for path in sorted(Path(driver["bin"]).iterdir())]
     control = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
     mounts += [mount(Path(driver["dev"], name), f"/dev/{name}", NODE) for name in control]
-    gpus = {node.removeprefix("nvidia"): [mount(Path(driver["dev"], node), f"/dev/{node}", NODE)] for node in nodes}
+    nodes = enumerate(driver["nodes"].split())
+    gpus = {f"{index}": [mount(Path(driver["dev"], node), f"/dev/{node}", NODE)] for index, node in nodes}
     gpus["all"] = [one for those in gpus.values() for one in those]
     compat_options = [f"--cuda-compat-container-root={compat}"] if compat else []
     return {
@@ -42,6 +44,28 @@ def specification(driver: dict[str, str], folder: str, hook: str, compat: str = 
             ],
         },
     }
+
+
+def with_more(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A specification, with what else the format has: edits of each kind. A hook leaves a line in FOLDER/trace, and a
+    folder stands for /dev/dri.
+    """
+    hook, door = folder / "hook", folder / "dri"
+    hook.write_text(f'#!/bin/sh\ncat >/dev/null\necho "$*" >>{folder}/trace\n')
+    hook.chmod(0o755)
+    door.mkdir()
+    (door / "card0").touch()
+    values = json.loads(json.dumps(values)) | {"cdiVersion": "0.7.0"}
+    edits = values["containerEdits"]
+    edits["env"].append("FROM_CDI=all")
+    edits["hooks"].append({"hookName": "createContainer", "path": str(hook), "args": ["hook", "traced"], "timeout": 9})
+    edits["additionalGids"] = [0, 4242]
+    for device in values["devices"]:
+        of_gpu = device["containerEdits"]
+        of_gpu["env"] = [f"FROM_CDI=device {device['name']}"]
+        of_gpu["deviceNodes"] = [{"path": "/dev/from-cdi", "hostPath": "/dev/fuse", "permissions": "r", "gid": 7}]
+        of_gpu["mounts"].append({"hostPath": str(door), "containerPath": "/dev/dri", "options": ["ro", "rbind"]})
+    return values
 
 
 def mount(source: Path, target: str, options: list[str]) -> dict[str, Any]:

@@ -23,6 +23,18 @@ main({arguments})
 """
 
 
+def parts(simhost: SimHost) -> dict[str, list[str]]:
+    """The nodes of each instance (MIG), by both of its names."""
+    found = {}
+    order = sorted(simhost.host.gpus, key=lambda gpu: gpu.bus)  # as NVML counts
+    for part in simhost.host.instances:
+        assert part.instance is not None
+        nodes = [f"nvidia{simhost.host.minor_of(part.instance)}"]
+        nodes += [f"nvidia-caps/nvidia-cap{minor}" for minor in simhost.host.cap_minors(part.instance)]
+        found[f"{order.index(simhost.host.gpus[part.instance.gpu])}:{part.instance.place}"] = found[part.uuid] = nodes
+    return found
+
+
 class Toolkit:
     """FOLDER with nvidia-container-runtime-hook and nvidia-cdi-hook, and with more runtimes as runtime() makes them.
 
@@ -32,7 +44,10 @@ class Toolkit:
     def __init__(self, folder: Path, simhost: SimHost, home: str = HOME, compat: str = "") -> None:
         self.folder = folder
         self.driver = {"lib": str(simhost.lib), "bin": str(simhost.bin), "dev": str(simhost.dev)}
-        self.driver["uuids"] = " ".join(gpu.uuid for gpu in simhost.host.gpus)
+        gpus = sorted(simhost.host.gpus, key=lambda gpu: gpu.bus)  # as NVML counts
+        self.driver["uuids"] = " ".join(gpu.uuid for gpu in gpus)
+        self.driver["nodes"] = " ".join(f"nvidia{gpu.minor}" for gpu in gpus)
+        self.driver["parts"] = " ".join(f"{name}={','.join(nodes)}" for name, nodes in parts(simhost).items())
         self.cdi_hook = self._write("nvidia-cdi-hook", "cdi_hook")
         self.hook = self._write("nvidia-container-runtime-hook", "runtime_hook", self.driver, HOME)
         self.specification = cdi.specification(self.driver, home, str(self.cdi_hook), compat)

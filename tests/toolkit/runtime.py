@@ -38,7 +38,8 @@ def inject(spec: dict[str, Any], config: dict[str, Any]) -> None:
     ]
     nodes = visible(spec, config["driver"])
     if nodes is not None:
-        cdi.apply(config["cdi"], [node.removeprefix("nvidia") for node in nodes], spec)
+        known = config["driver"]["nodes"].split()
+        cdi.apply(config["cdi"], [str(known.index(node)) for node in nodes], spec)
 
 
 def add_hooks(spec: dict[str, Any], config: dict[str, Any]) -> None:

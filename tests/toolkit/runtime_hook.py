@@ -38,10 +38,12 @@ def visible(spec: dict[str, Any], driver: dict[str, str]) -> list[str] | None:
     if words[0] == "none":
         return []
     names = driver["uuids"].split()
-    nodes = sorted(node.name for node in Path(driver["dev"]).glob("nvidia[0-9]*"))
+    nodes = driver["nodes"].split()
     if words[0] == "all":
         return nodes
-    return [f"nvidia{names.index(word) if word in names else word}" for word in words]
+    parts = dict(pair.split("=") for pair in driver["parts"].split())
+    named = (parts.get(word) or nodes[names.index(word) if word in names else int(word)] for word in words)
+    return list(dict.fromkeys(node for one in named for node in one.split(",")))
 
 
 def commands(root: Path, driver: dict[str, str], folder: str, gpus: list[str]) -> list[str]:

@@ -37,9 +37,9 @@ class Outcome:
 
 
 class Prepared:
-    """Two GPUs of 8 GiB in FOLDER."""
+    """Two GPUs of 8 GiB in FOLDER, or what MORE has of an inventory."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
         self.folder = folder
         self.config = folder / "config.json"
         self.bundle = folder / "bundle"
@@ -54,7 +54,7 @@ class Prepared:
         for name in NODES:
             (folder / "dev" / name).touch()
         self.configure()
-        inventory = Inventory(
+        self.inventory = Inventory(
             {
                 "driver": "580.1",
                 "gpus": [gpu(0), gpu(1)],
@@ -64,8 +64,9 @@ class Prepared:
                 "programs": [],
                 "ours": {name: f"{folder}/ours/{name}" for name in OURS},
             }
+            | more
         )
-        monkeypatch.setattr(module, "read_inventory", lambda _: inventory)
+        monkeypatch.setattr(module, "read_inventory", lambda _: self.inventory)
 
     def configure(self, **more: Any) -> None:
         ours = str(self.folder / "ours")

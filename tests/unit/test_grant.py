@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from runai_runtime import grant as grants
+from runai_runtime.errors import RefusalError
 from runai_runtime.host import Host
 from runai_runtime.ledger import read_ledger
+from runai_runtime.live import read_grant
 
 
 @pytest.fixture
@@ -23,11 +25,31 @@ def made(host: Host, root: Path) -> Path:
     return Path(grants.write_grant(host, "x", str(root), [], "", {}))
 
 
+def known_to_runc(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "state.json").touch()
+
+
+def test_a_runtime_that_died_in_the_middle(host: Host, tmp_path: Path) -> None:
+    """Its folder alone is no container."""
+    path = made(host, tmp_path / "root") / "grant.json"
+    grant = json.loads(path.read_text())
+    grant["creator"]["start"] -= 1
+    path.chmod(0o644)
+    path.write_text(json.dumps(grant))
+    (tmp_path / "root/x").mkdir(parents=True)
+    assert not grants.is_alive(str(path.parent))
+    for name in ("state.json", "status"):
+        (tmp_path / "root/x" / name).touch()
+        assert grants.is_alive(str(path.parent))
+        (tmp_path / "root/x" / name).unlink()
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["the runtime's root is on a disk", "and is not"])
 def test_a_grant_of_an_earlier_boot(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     """A process of this boot can have its creator's pid and start time; here it is the creator itself."""
     if known:
-        (tmp_path / "root/x").mkdir(parents=True)
+        known_to_runc(tmp_path / "root/x")
     grant = made(host, tmp_path / "root")
     assert grants.is_alive(str(grant))
     (tmp_path / "boot_id").write_text("another\n")
@@ -50,6 +72,54 @@ def test_a_grant_of_a_version_that_wrote_no_boot(host: Host, tmp_path: Path) -> 
     path.chmod(0o644)
     path.write_text(json.dumps(grant))
     assert grants.is_alive(str(path.parent))
+
+
+def rewrite(path: Path, change: dict[str, object], without: tuple[str, ...] = ()) -> None:
+    grant = json.loads(path.read_text()) | change
+    path.unlink()
+    path.write_text(json.dumps({key: value for key, value in grant.items() if key not in without}))
+
+
+@pytest.mark.parametrize("version", [2, 0, "1", None, [1]])
+def test_a_grant_of_a_newer_version(host: Host, tmp_path: Path, version: object) -> None:
+    """Nobody can tell what it takes, nor whether its container is there: nobody is let in, and it isn't taken back."""
+    path = made(host, tmp_path) / "grant.json"
+    creator = json.loads(path.read_text())["creator"]
+    rewrite(
+        path, {"version": version, "creator": creator | {"pid": 1, "start": 1}, "gpus": "elsewhere"}, ("id", "root")
+    )
+    with pytest.raises(RefusalError, match=r"x/grant\.json is damaged, or of a version .* that folder where"):
+        read_ledger(host)
+    with pytest.raises(RefusalError, match="of a version of runai-runtime that this one doesn't know"):
+        read_grant(str(path.parent), "x")
+    assert path.exists()
+    rewrite(path, {"creator": creator | {"boot": "another"}})
+    assert read_ledger(host).holders == {}
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("without", ["overcommit", "libcuda", "enforcement", "boot", "room"])
+def test_a_grant_of_a_version_that_lacked_a_key(host: Host, tmp_path: Path, without: str) -> None:
+    path = made(host, tmp_path) / "grant.json"
+    grant = json.loads(path.read_text())
+    gpu = {"index": 0, "uuid": "GPU-0", "guarantee": 1, "limit": 3, "room": 2}
+    grant["creator"].pop(without, None)
+    grant["gpus"] = [{key: value for key, value in gpu.items() if key != without}]
+    rewrite(path, grant, (without,))
+    assert read_ledger(host).holders == {"GPU-0": {"x": 3 if without == "room" else 2}}
+    assert read_grant(str(path.parent), "x")["gpus"] == grant["gpus"]
+
+
+def test_a_create_that_ends_between_two_looks(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime made the container's folder after the look for it, and was gone at the look for the runtime."""
+    path = made(host, tmp_path / "root")
+
+    def ended(pid: int) -> int:
+        (tmp_path / "root/x").mkdir(parents=True)
+        return 0
+
+    monkeypatch.setattr(grants, "start_time", ended)
+    assert grants.is_alive(str(path))
 
 
 @pytest.mark.parametrize("creator", [None, [], "x", {}, {"pid": os.getpid()}])

@@ -50,7 +50,9 @@ def asked(memory: str = "", **more: str) -> Request:
     return request
 
 
-def admit(ledger: Ledger, name: str, request: Request, gpus: list[Gpu], count: int = 1, how: str = "pack") -> list[int]:
+def admit(
+    ledger: Ledger, name: str, request: Request, gpus: list[Gpu], count: int = 1, how: str = "pack"
+) -> list[int | str]:
     """The GPUs that NAME gets."""
     shares = place(request, Choice(gpus, count), ledger, how)
     ledger.add(name, [describe(share) for share in shares])

@@ -222,19 +222,19 @@ def test_edits_are_made_once() -> None:
 
 
 def test_which_gpus(inventory: Inventory) -> None:
-    def chosen(wish: str) -> list[int]:
+    def chosen(wish: str) -> list[int | str]:
         return [gpu.index for gpu in by_wish(inventory, wish)]
 
     assert chosen("device=0") == chosen("GPU-0") == chosen("0,") == [0]
     assert chosen("all") == chosen("0,1") == [0, 1]
     assert [count_of(inventory, wish) for wish in (None, "1", "2", "all", "0,1", "GPU-0")] == [1, 1, 2, 0, 0, 0]
     assert chosen("1,0,1") == [1, 0]
-    assert [gpu.index for gpu in by_minor(inventory, [7])] == [0]
+    assert [gpu.index for gpu in by_minor(inventory, [7], set())] == [0]
     for wish in ("", "0", "3", "99999999999999999999", "x", ",", "2,3", "device=", "ALL", "-1"):
         with pytest.raises(RefusalError):
             count_of(inventory, wish) or by_wish(inventory, wish)
     with pytest.raises(RefusalError, match="nvidia3"):
-        by_minor(inventory, [3])
+        by_minor(inventory, [3], set())
 
 
 json_values = st.recursive(

@@ -21,6 +21,7 @@ LEAST = {"runtime": "/r", "hook": "/h", "libvgpu": "/l"}
 GOOD: dict[str, list[Any]] = {
     **{key: ["/", "/a b", "/ä", "/a/../b"] for key in ("runtime", "hook", "libvgpu", "agent", "fitted", "state")},
     "behind_nvidia": [[], ["/x"], ["/x", "/y"]],
+    "cdi_spec_dirs": [[], ["/etc/cdi"], ["/x", "/x"]],
     "driver": [{}, {"devices": "/d"}, {"libraries": ["/a"], "programs": []}],
     "log": ["", "/var/log/x"],
     "enforcement": ["auto", "agent", "interposer"],

@@ -16,7 +16,7 @@ def main() -> None:
         "count": torch.cuda.device_count(),
         "uuid": f"GPU-{getattr(properties, 'uuid', '')}",
         "total": properties.total_memory,
-        "sum": int(kept.sum(dtype=torch.float64)),
+        "sum": int(kept.sum()),
     }
     print("RESULT", json.dumps(result), flush=True)
     time.sleep(0.5)

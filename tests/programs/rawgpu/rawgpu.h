@@ -33,8 +33,10 @@ struct gpu {
 /* A way to ask for *size bytes. On success *handle is the object, and *size what the driver gave, if it says so. */
 typedef struct result way(const struct gpu *gpu, uint64_t *size, uint32_t *handle);
 
-/* -d FOLDER: where the nodes lie; -g INDEX: which GPU; -w: wait for the input's end before the program ends. */
-extern const char *node_folder;
+/* -d FOLDER: where the nodes lie; -g INDEX: which GPU, by its node; -u UUID: the same GPU, as the driver is to be asked
+ * for the number that it has among the driver's devices (else INDEX); -w: wait for the input's end before the program ends.
+ */
+extern const char *node_folder, *gpu_uuid;
 extern unsigned gpu_index;
 
 /* Ends the program with a sentence where that isn't possible. */

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
-const char *node_folder = "/dev";
+const char *node_folder = "/dev", *gpu_uuid;
 unsigned gpu_index;
 _Atomic uint64_t interrupted;
 
@@ -94,6 +94,33 @@ struct result free_object(const struct gpu *gpu, uint32_t handle)
     return call(gpu->fd, ESC_FREE, &message, sizeof message, &message.status);
 }
 
+#define GET_UUID_INFO 0x274u /* NV0000_CTRL_CMD_GPU_GET_UUID_INFO */
+
+/* NV0000_CTRL_GPU_GET_UUID_INFO_PARAMS (ctrl0000gpu.h): a text, flags, and what the driver answers. */
+struct uuid_info {
+    char uuid[256];
+    uint32_t flags, id, device, subdevice;
+};
+
+/* The number of the GPU among the driver's devices: it need not be that of its node. */
+static uint32_t device_number(const struct gpu *gpu)
+{
+    if (!gpu_uuid)
+        return gpu_index;
+    struct uuid_info info = {.flags = 0};
+    snprintf(info.uuid, sizeof info.uuid, "%s", gpu_uuid);
+    struct rm_control message = {
+        .client = gpu->client,
+        .object = gpu->client,
+        .command = GET_UUID_INFO,
+        .params = (uintptr_t)&info,
+        .params_size = sizeof info,
+    };
+    if (refused(call(gpu->fd, ESC_CONTROL, &message, sizeof message, &message.status)))
+        die(gpu_uuid);
+    return info.device;
+}
+
 struct gpu open_gpu(void)
 {
     char name[32];
@@ -102,8 +129,10 @@ struct gpu open_gpu(void)
     gpu.node = open_node(name);
     struct result result = alloc_class(&gpu, CLASS_ROOT_CLIENT, NULL, 0, &gpu.client);
     /* NV0080_ALLOC_PARAMETERS, of which the device's number comes first. */
-    uint32_t device[14] = {gpu_index}, subdevice[1] = {0}, handle;
+    uint32_t device[14] = {0}, subdevice[1] = {0}, handle;
     gpu.device = gpu.client;
+    if (!refused(result))
+        device[0] = device_number(&gpu);
     if (!refused(result))
         result = alloc_class(&gpu, CLASS_DEVICE, device, sizeof device, &gpu.device);
     /* As every program does; the driver's list of processes is of those that have a subdevice. */

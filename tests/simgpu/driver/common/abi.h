@@ -44,6 +44,7 @@
 #define SIM_CTRL_PROCESSES 0x51AD0003
 #define SIM_CTRL_EXPORT 0x51AD0004
 #define SIM_CTRL_IMPORT 0x51AD0005
+#define SIM_CTRL_MIG 0x51AD0006
 
 struct rm_alloc {
     uint32_t root, parent, handle, cls;
@@ -113,7 +114,12 @@ struct sim_gpu {
     uint32_t index, minor, domain, bus, device, architecture, capability_major, capability_minor, brand, watts;
     int32_t fan_percent, ecc;
     char name[96], uuid[48];
-    uint64_t total, reserved, used, context, context_unlisted;
+    uint64_t total, reserved, used, context, context_unlisted, speed;
+};
+
+struct sim_mig {
+    uint32_t index, enabled, whole, gpu, gpu_instance, compute_instance, minors[2], devices;
+    char gpu_uuid[48];
 };
 
 struct sim_process {
@@ -146,7 +152,8 @@ _Static_assert(sizeof(struct rm_free) == 16, "NVOS00");
 _Static_assert(sizeof(struct rm_control) == 32, "NVOS54");
 _Static_assert(sizeof(struct rm_memory_params) == 128, "NV_MEMORY_ALLOCATION_PARAMS");
 _Static_assert(sizeof(struct sim_system) == 88, "abi.SIM_SYSTEM");
-_Static_assert(sizeof(struct sim_gpu) == 232, "abi.SIM_GPU");
+_Static_assert(sizeof(struct sim_gpu) == 240, "abi.SIM_GPU");
+_Static_assert(sizeof(struct sim_mig) == 84, "abi.SIM_MIG");
 _Static_assert(sizeof(struct sim_process) == 16, "abi.SIM_PROCESS");
 _Static_assert(sizeof(struct sim_uvm) == 32, "abi.SIM_UVM_MAP");
 

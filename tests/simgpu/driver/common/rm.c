@@ -32,12 +32,30 @@ static void node_folder(char *folder, size_t size)
         snprintf(folder, size, "%s/dev", path);
 }
 
-int rm_open_node(const char *name)
+static int open_node(const char *name, int mode)
 {
     char folder[PATH_MAX + 8], path[PATH_MAX + 64];
     node_folder(folder, sizeof folder);
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    return open(path, O_RDWR | O_CLOEXEC);
+    return open(path, mode | O_CLOEXEC);
+}
+
+int rm_open_node(const char *name)
+{
+    return open_node(name, O_RDWR);
+}
+
+bool rm_may_use(const struct sim_mig *instance)
+{
+    for (int i = 0; i < 2; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "nvidia-caps/nvidia-cap%u", instance->minors[i]);
+        int node = open_node(name, O_RDONLY);
+        if (node < 0)
+            return false;
+        close(node);
+    }
+    return true;
 }
 
 static unsigned long request(unsigned number, size_t size)
@@ -135,6 +153,13 @@ uint32_t rm_gpu(const struct rm *rm, uint32_t index, struct sim_gpu *gpu)
     memset(gpu, 0, sizeof *gpu);
     gpu->index = index;
     return rm_control(rm, SIM_CTRL_GPU, gpu, sizeof *gpu);
+}
+
+uint32_t rm_mig(const struct rm *rm, uint32_t index, struct sim_mig *mig)
+{
+    memset(mig, 0, sizeof *mig);
+    mig->index = index;
+    return rm_control(rm, SIM_CTRL_MIG, mig, sizeof *mig);
 }
 
 uint32_t uvm_call(int fd, unsigned long number, struct sim_uvm *message)

@@ -4,6 +4,7 @@
 #ifndef SIMGPU_RM_H
 #define SIMGPU_RM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,10 @@ uint32_t rm_free(const struct rm *rm, uint32_t parent, uint32_t handle);
 uint32_t rm_control_on(int fd, uint32_t client, uint32_t command, void *params, size_t size);
 uint32_t rm_control(const struct rm *rm, uint32_t command, void *params, size_t size);
 uint32_t rm_gpu(const struct rm *rm, uint32_t index, struct sim_gpu *gpu);
+uint32_t rm_mig(const struct rm *rm, uint32_t index, struct sim_mig *mig);
+
+/* May this process use the instance? It may if it can open the nodes of both its capabilities. */
+bool rm_may_use(const struct sim_mig *instance);
 
 /* A call of nvidia-uvm: number and message. */
 uint32_t uvm_call(int fd, unsigned long number, struct sim_uvm *message);

@@ -89,11 +89,11 @@ CUresult cuDeviceTotalMem(unsigned int *bytes, CUdevice ordinal)
     return leave(CUDA_SUCCESS);
 }
 
-/* "GPU-" and 32 hexadecimal digits in groups, as 16 bytes. */
+/* "GPU-" or "MIG-" and 32 hexadecimal digits in groups, as 16 bytes. */
 static void parse_uuid(const char *text, CUuuid *uuid)
 {
     memset(uuid, 0, sizeof *uuid);
-    text += strncmp(text, "GPU-", 4) == 0 ? 4 : 0;
+    text += strncmp(text, "GPU-", 4) == 0 || strncmp(text, "MIG-", 4) == 0 ? 4 : 0;
     for (int i = 0; i < 16 && *text; i++) {
         unsigned byte = 0;
         text += *text == '-';
@@ -115,7 +115,19 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice ordinal)
     parse_uuid(device->info.uuid, uuid);
     return leave(CUDA_SUCCESS);
 }
-ALSO(cuDeviceGetUuid_v2, cuDeviceGetUuid);
+
+/* The older one doesn't know of instances: it names the GPU. */
+CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice ordinal)
+{
+    struct device *device;
+    CUresult result = enter_device(ordinal, &device);
+    if (result)
+        return result;
+    if (!uuid)
+        return leave(CUDA_ERROR_INVALID_VALUE);
+    parse_uuid(device->mig.gpu_uuid, uuid);
+    return leave(CUDA_SUCCESS);
+}
 
 CUresult cuDeviceGetLuid(char *luid, unsigned int *mask, CUdevice ordinal)
 {

@@ -34,39 +34,72 @@ CUresult status_to_result(uint32_t status)
     return status == ERR_NO_MEMORY ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_ERROR_UNKNOWN;
 }
 
-static CUresult open_device(struct device *device, const struct sim_gpu *info, int node)
+static CUresult open_device(struct device *device, int node)
 {
-    uint32_t index = info->index, subdevice = 0;
-    *device = (struct device){ .node = node, .info = *info };
+    uint32_t index = device->info.index, subdevice = 0;
+    device->node = node;
     if (rm_alloc(&driver.rm, driver.rm.client, CLASS_DEVICE, &index, sizeof index, &device->handle) ||
         rm_alloc(&driver.rm, device->handle, CLASS_SUBDEVICE, NULL, 0, &subdevice))
         return CUDA_ERROR_UNKNOWN;
     return CUDA_SUCCESS;
 }
 
-/* The GPUs whose nodes this process can open, in the driver's order. */
+static int by_bus(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    uint64_t left = (uint64_t)a->info.bus << 32 | a->info.index, right = (uint64_t)b->info.bus << 32 | b->info.index;
+    return (left > right) - (left < right); /* instances are on the bus of their GPU */
+}
+
+static int by_speed(const void *one, const void *other)
+{
+    const struct device *a = one, *b = other;
+    return a->info.speed != b->info.speed ? (a->info.speed < b->info.speed ? 1 : -1) : by_bus(one, other);
+}
+
+/* CUDA_DEVICE_ORDER: the fastest first, unless PCI_BUS_ID is asked for. */
+static void put_in_order(void)
+{
+    const char *order = getenv("CUDA_DEVICE_ORDER");
+    bool bus = order && strcmp(order, "PCI_BUS_ID") == 0;
+    qsort(driver.devices, (size_t)driver.count, sizeof *driver.devices, bus ? by_bus : by_speed);
+}
+
+/* The GPUs whose nodes this process can open, in the driver's order, then the instances that it may use. A GPU in
+ * parts is no device itself. */
 static CUresult open_devices(void)
 {
     struct sim_system system;
+    struct sim_mig first;
     if (rm_control(&driver.rm, SIM_CTRL_SYSTEM, &system, sizeof system))
         return CUDA_ERROR_UNKNOWN;
-    driver.devices = calloc(system.gpus ? system.gpus : 1, sizeof *driver.devices);
+    if (!system.gpus)
+        return CUDA_ERROR_NO_DEVICE;
+    if (rm_mig(&driver.rm, 0, &first))
+        return CUDA_ERROR_UNKNOWN;
+    driver.devices = calloc(first.devices, sizeof *driver.devices);
     if (!driver.devices)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    for (uint32_t i = 0; i < system.gpus; i++) {
-        struct sim_gpu info;
+    for (uint32_t i = 0; i < first.devices; i++) {
+        struct device *device = &driver.devices[driver.count];
         char name[32];
-        if (rm_gpu(&driver.rm, i, &info))
+        *device = (struct device){ .instance = i >= system.gpus };
+        if (rm_gpu(&driver.rm, i, &device->info) || rm_mig(&driver.rm, i, &device->mig))
             return CUDA_ERROR_UNKNOWN;
-        snprintf(name, sizeof name, "nvidia%u", info.minor);
+        snprintf(name, sizeof name, "nvidia%u", device->info.minor);
+        if (device->instance ? !rm_may_use(&device->mig) : device->mig.enabled)
+            continue;
         int node = rm_open_node(name);
         if (node < 0)
             continue;
-        CUresult result = open_device(&driver.devices[driver.count++], &info, node);
+        driver.count++;
+        CUresult result = open_device(device, node);
         if (result)
             return result;
     }
+    put_in_order();
     driver.count = visible_devices(driver.devices, driver.count);
+    driver.count = one_instance(driver.devices, driver.count);
     for (int i = 0; i < driver.count; i++)
         driver.devices[i].ordinal = i;
     return driver.count ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;

@@ -21,6 +21,8 @@ struct device {
     CUdevice ordinal;
     int node; /* nvidiaN */
     struct sim_gpu info;
+    struct sim_mig mig;
+    bool instance; /* a part of a GPU (MIG) */
     uint32_t handle; /* of class 0x80 */
     struct CUctx_st *primary;
     unsigned primary_flags;

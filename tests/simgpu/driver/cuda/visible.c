@@ -45,3 +45,17 @@ int visible_devices(struct device *devices, int count)
     free(taken);
     return chosen_count;
 }
+
+int one_instance(struct device *devices, int count)
+{
+    int chosen = 0;
+    while (chosen < count && !devices[chosen].instance)
+        chosen++;
+    if (chosen == count)
+        return count;
+    for (int i = 0; i < count; i++)
+        if (i != chosen)
+            close(devices[i].node);
+    devices[0] = devices[chosen];
+    return 1;
+}

@@ -1,6 +1,5 @@
 /* Which device: by index, UUID, PCI address; and what names it. */
 #include <stdio.h>
-#include <string.h>
 
 #include "library.h"
 
@@ -23,12 +22,8 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
         return result;
     if (!uuid || !device)
         return leave(NVML_ERROR_INVALID_ARGUMENT);
-    for (unsigned i = 0; i < library_count(); i++) {
-        *device = library_device(i);
-        if (strcmp((*device)->info.uuid, uuid) == 0)
-            return leave(NVML_SUCCESS);
-    }
-    return leave(NVML_ERROR_NOT_FOUND);
+    *device = library_named(uuid);
+    return leave(*device ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND);
 }
 
 nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDevice_t *device)

@@ -12,7 +12,7 @@ static struct {
     unsigned users;
     struct rm rm;
     struct sim_system system;
-    unsigned count;
+    unsigned count, all; /* GPUs; with instances */
     struct nvmlDevice_st *devices;
 } library = { .rm = { .fd = -1 } };
 
@@ -31,31 +31,82 @@ nvmlDevice_t library_device(unsigned index)
     return index < library.count ? &library.devices[index] : NULL;
 }
 
+nvmlDevice_t library_named(const char *uuid)
+{
+    for (unsigned i = 0; i < library.all; i++)
+        if (strcmp(library.devices[i].info.uuid, uuid) == 0)
+            return &library.devices[i];
+    return NULL;
+}
+
+nvmlDevice_t library_instance(nvmlDevice_t gpu, unsigned index)
+{
+    for (unsigned i = library.count; i < library.all; i++)
+        if (library.devices[i].gpu == gpu && library.devices[i].index == index)
+            return &library.devices[i];
+    return NULL;
+}
+
 const char *library_driver_version(void)
 {
     return library.system.driver_version;
 }
 
+/* Instances are numbered anew among those of their GPU that this process may use. */
+static nvmlReturn_t find_instances(uint32_t devices)
+{
+    library.all = library.count;
+    for (uint32_t i = library.system.gpus; i < devices; i++) {
+        struct nvmlDevice_st *device = &library.devices[library.all];
+        *device = (struct nvmlDevice_st){ .gpu = NULL };
+        if (rm_gpu(&library.rm, i, &device->info) || rm_mig(&library.rm, i, &device->mig))
+            return NVML_ERROR_UNKNOWN;
+        for (unsigned k = 0; k < library.count; k++)
+            if (library.devices[k].info.index == device->mig.gpu)
+                device->gpu = &library.devices[k];
+        if (!device->gpu || !rm_may_use(&device->mig))
+            continue;
+        while (library_instance(device->gpu, device->index))
+            device->index++;
+        library.all++;
+    }
+    return NVML_SUCCESS;
+}
+
+static int by_bus(const void *one, const void *other)
+{
+    const struct nvmlDevice_st *a = one, *b = other;
+    return (a->info.bus > b->info.bus) - (a->info.bus < b->info.bus);
+}
+
 static nvmlReturn_t find_devices(void)
 {
+    struct sim_mig first;
     if (rm_control(&library.rm, SIM_CTRL_SYSTEM, &library.system, sizeof library.system))
         return NVML_ERROR_UNKNOWN;
-    library.devices = calloc(library.system.gpus + 1, sizeof *library.devices);
+    if (library.system.gpus == 0)
+        return NVML_SUCCESS;
+    if (rm_mig(&library.rm, 0, &first))
+        return NVML_ERROR_UNKNOWN;
+    library.devices = calloc(first.devices, sizeof *library.devices);
     if (!library.devices)
         return NVML_ERROR_MEMORY;
     for (uint32_t i = 0; i < library.system.gpus; i++) {
         struct nvmlDevice_st *device = &library.devices[library.count];
         char name[32];
-        if (rm_gpu(&library.rm, i, &device->info))
+        if (rm_gpu(&library.rm, i, &device->info) || rm_mig(&library.rm, i, &device->mig))
             return NVML_ERROR_UNKNOWN;
         snprintf(name, sizeof name, "nvidia%u", device->info.minor);
         int node = rm_open_node(name);
         if (node < 0)
             continue;
         close(node);
-        device->index = library.count++;
+        library.count++;
     }
-    return NVML_SUCCESS;
+    qsort(library.devices, library.count, sizeof *library.devices, by_bus);
+    for (unsigned i = 0; i < library.count; i++)
+        library.devices[i].index = i;
+    return find_instances(first.devices);
 }
 
 static void stop(void)
@@ -63,7 +114,7 @@ static void stop(void)
     rm_close(&library.rm);
     free(library.devices);
     library.devices = NULL;
-    library.count = 0;
+    library.count = library.all = 0;
 }
 
 static nvmlReturn_t start(void)
@@ -112,7 +163,7 @@ nvmlReturn_t enter_device(nvmlDevice_t device)
     nvmlReturn_t result = enter();
     if (result)
         return result;
-    bool own = device >= library.devices && device < library.devices + library.count;
+    bool own = device >= library.devices && device < library.devices + library.all;
     return own ? NVML_SUCCESS : leave(NVML_ERROR_INVALID_ARGUMENT);
 }
 
@@ -120,6 +171,12 @@ nvmlReturn_t leave(nvmlReturn_t result)
 {
     pthread_mutex_unlock(&lock);
     return result;
+}
+
+bool may_see(nvmlDevice_t device)
+{
+    struct sim_mig now;
+    return !device->mig.enabled || (rm_mig(&library.rm, device->info.index, &now) == 0 && now.whole);
 }
 
 nvmlReturn_t give_text(char *place, unsigned length, const char *text)

@@ -1,4 +1,5 @@
-/* Memory of a device. The old call counts what is reserved as used, the new one shows it apart (nvml.h). */
+/* Memory of a device. The old call counts what is reserved as used, the new one shows it apart (nvml.h). Of a GPU in
+ * parts they tell the sum, to who has the privilege: others ask for their instance. */
 #include "library.h"
 
 static nvmlReturn_t ask(nvmlDevice_t device, struct sim_gpu *now)
@@ -6,6 +7,8 @@ static nvmlReturn_t ask(nvmlDevice_t device, struct sim_gpu *now)
     nvmlReturn_t result = enter_device(device);
     if (result)
         return result;
+    if (!may_see(device))
+        return leave(NVML_ERROR_NO_PERMISSION);
     return leave(rm_gpu(library_rm(), device->info.index, now) ? NVML_ERROR_UNKNOWN : NVML_SUCCESS);
 }
 

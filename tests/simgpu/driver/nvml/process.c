@@ -4,6 +4,7 @@
 #include "library.h"
 
 #define NO_INSTANCE 0xFFFFFFFF
+#define INSTANCE(device, id) ((device)->gpu ? (device)->mig.id : NO_INSTANCE)
 
 /* Room for this many in the first question; asked again with more where there are more. */
 #define FIRST_ROOM 64
@@ -13,8 +14,10 @@ struct answer {
     struct sim_process list[];
 };
 
-static nvmlReturn_t ask(const struct nvmlDevice_st *device, struct answer **answer)
+static nvmlReturn_t ask(nvmlDevice_t device, struct answer **answer)
 {
+    if (!may_see(device))
+        return NVML_ERROR_NO_PERMISSION;
     for (uint32_t room = FIRST_ROOM;;) {
         size_t size = sizeof **answer + room * sizeof(struct sim_process);
         *answer = calloc(1, size);
@@ -54,8 +57,8 @@ static nvmlReturn_t list(nvmlDevice_t device, unsigned *count, void *infos, bool
             ((nvmlProcessInfo_t *)infos)[i] = (nvmlProcessInfo_t){
                 .pid = process->pid,
                 .usedGpuMemory = process->bytes,
-                .gpuInstanceId = NO_INSTANCE,
-                .computeInstanceId = NO_INSTANCE,
+                .gpuInstanceId = INSTANCE(device, gpu_instance),
+                .computeInstanceId = INSTANCE(device, compute_instance),
             };
     }
     free(answer);
@@ -99,7 +102,7 @@ static bool lists_compute(unsigned mode)
     return mode == NVML_PROCESS_MODE_COMPUTE || mode == NVML_PROCESS_MODE_ALL;
 }
 
-static nvmlReturn_t details(const struct nvmlDevice_st *device, nvmlProcessDetailList_t *plist)
+static nvmlReturn_t details(nvmlDevice_t device, nvmlProcessDetailList_t *plist)
 {
     struct answer *answer;
     nvmlReturn_t result = ask(device, &answer);
@@ -111,8 +114,8 @@ static nvmlReturn_t details(const struct nvmlDevice_st *device, nvmlProcessDetai
         plist->procArray[i] = (nvmlProcessDetail_v1_t){
             .pid = answer->list[i].pid,
             .usedGpuMemory = answer->list[i].bytes,
-            .gpuInstanceId = NO_INSTANCE,
-            .computeInstanceId = NO_INSTANCE,
+            .gpuInstanceId = INSTANCE(device, gpu_instance),
+            .computeInstanceId = INSTANCE(device, compute_instance),
         };
     free(answer);
     return room < plist->numProcArrayEntries ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;

@@ -72,30 +72,6 @@ nvmlReturn_t nvmlDeviceGetDisplayActive(nvmlDevice_t device, nvmlEnableState_t *
 }
 ALSO(nvmlDeviceGetDisplayActive, nvmlDeviceGetDisplayMode);
 
-/* MIG is a matter of server GPUs from Ampere on; others answer that they don't have it. */
-static bool has_mig(const struct nvmlDevice_st *device)
-{
-    return device->info.ecc >= 0 && device->info.capability_major >= 8 && device->info.capability_minor == 0;
-}
-
-nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending)
-{
-    nvmlReturn_t result = enter_device(device);
-    if (result)
-        return result;
-    if (!current || !pending)
-        return leave(NVML_ERROR_INVALID_ARGUMENT);
-    if (!has_mig(device))
-        return leave(NVML_ERROR_NOT_SUPPORTED);
-    *current = *pending = NVML_DEVICE_MIG_DISABLE;
-    return leave(NVML_SUCCESS);
-}
-
-nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count)
-{
-    GIVE(device, count, has_mig(device) ? 7 : 0);
-}
-
 nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t *current, nvmlEnableState_t *pending)
 {
     nvmlReturn_t result = enter_device(device);

@@ -15,6 +15,32 @@ nvmlMemory_v2_t memory_of(nvmlDevice_t device)
     return memory;
 }
 
+bool has_memory(nvmlDevice_t device)
+{
+    nvmlMemory_v2_t memory = { .version = nvmlMemory_v2 };
+    return nvml.nvmlDeviceGetMemoryInfo_v2(device, &memory) == NVML_SUCCESS;
+}
+
+const char *usage_of(nvmlDevice_t device, char *text, unsigned size)
+{
+    nvmlMemory_v2_t memory = memory_of(device);
+    if (!has_memory(device))
+        return "N/A";
+    snprintf(text, size, "%lluMiB / %6lluMiB", mib(memory.used), mib(memory.total));
+    return text;
+}
+
+nvmlDevice_t instance_of(nvmlDevice_t gpu, unsigned *index)
+{
+    unsigned most = 0;
+    nvmlDevice_t instance = NULL;
+    nvml.nvmlDeviceGetMaxMigDeviceCount(gpu, &most);
+    for (; *index < most; (*index)++)
+        if (nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, *index, &instance) == NVML_SUCCESS)
+            return instance;
+    return NULL;
+}
+
 nvmlProcessInfo_t *processes_of(nvmlDevice_t device, unsigned *count)
 {
     nvmlProcessInfo_t *list = NULL;

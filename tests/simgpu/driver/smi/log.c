@@ -1,8 +1,21 @@
 /* -L, and the memory part of -q. */
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "smi.h"
+
+static void list_instances(nvmlDevice_t gpu)
+{
+    nvmlDevice_t instance;
+    for (unsigned i = 0; (instance = instance_of(gpu, &i)); i++) {
+        char name[128] = "", uuid[96] = "";
+        nvml.nvmlDeviceGetName(instance, name, sizeof name);
+        nvml.nvmlDeviceGetUUID(instance, uuid, sizeof uuid);
+        const char *profile = strstr(name, "MIG ");
+        printf("  %-15s Device %2u: (UUID: %s)\n", profile ? profile : name, i, uuid);
+    }
+}
 
 int show_list(const struct selection *selection)
 {
@@ -13,6 +26,7 @@ int show_list(const struct selection *selection)
         nvml.nvmlDeviceGetName(selection->devices[i], name, sizeof name);
         nvml.nvmlDeviceGetUUID(selection->devices[i], uuid, sizeof uuid);
         printf("GPU %u: %s (UUID: %s)\n", index, name, uuid);
+        list_instances(selection->devices[i]);
     }
     return 0;
 }

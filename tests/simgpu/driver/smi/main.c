@@ -74,7 +74,7 @@ static nvmlReturn_t find(const char *what, nvmlDevice_t *device)
     unsigned long index = strtoul(what, &end, 10);
     if (*what && !*end)
         return nvml.nvmlDeviceGetHandleByIndex_v2((unsigned)index, device);
-    if (strncmp(what, "GPU-", 4) == 0)
+    if (strncmp(what, "GPU-", 4) == 0 || strncmp(what, "MIG-", 4) == 0)
         return nvml.nvmlDeviceGetHandleByUUID(what, device);
     return nvml.nvmlDeviceGetHandleByPciBusId_v2(what, device);
 }

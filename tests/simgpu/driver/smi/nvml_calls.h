@@ -35,6 +35,10 @@
     CALL(nvmlDeviceGetComputeMode)             \
     CALL(nvmlDeviceGetDisplayActive)           \
     CALL(nvmlDeviceGetMigMode)                 \
+    CALL(nvmlDeviceGetMaxMigDeviceCount)       \
+    CALL(nvmlDeviceGetMigDeviceHandleByIndex)  \
+    CALL(nvmlDeviceGetGpuInstanceId)           \
+    CALL(nvmlDeviceGetComputeInstanceId)       \
     CALL(nvmlDeviceGetEccMode)                 \
     CALL(nvmlDeviceGetTotalEccErrors)          \
     CALL(nvmlDeviceGetCudaComputeCapability)

@@ -54,7 +54,10 @@ static void bus_id(nvmlDevice_t device, char *value)
 #define MEMORY(field)                                                   \
     static void memory_##field(nvmlDevice_t device, char *value)        \
     {                                                                   \
-        number(value, NVML_SUCCESS, mib(memory_of(device).field));      \
+        if (has_memory(device))                                         \
+            number(value, NVML_SUCCESS, mib(memory_of(device).field));  \
+        else                                                            \
+            strcpy(value, "[Insufficient Permissions]");                \
     }
 MEMORY(total)
 MEMORY(reserved)

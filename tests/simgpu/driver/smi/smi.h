@@ -24,6 +24,11 @@ int show_processes(const struct selection *selection, const char *fields, struct
 /* Whole MiB, as nvidia-smi rounds. */
 unsigned long long mib(unsigned long long bytes);
 nvmlMemory_v2_t memory_of(nvmlDevice_t device);
+/* Whether the caller may know that; "used / total", or "N/A". */
+bool has_memory(nvmlDevice_t device);
+const char *usage_of(nvmlDevice_t device, char *text, unsigned size);
+/* The instance of a GPU at *INDEX or behind it, with *INDEX its index; NULL where there is none. */
+nvmlDevice_t instance_of(nvmlDevice_t gpu, unsigned *index);
 /* The processes of a device: malloc()ed, *count of them. */
 nvmlProcessInfo_t *processes_of(nvmlDevice_t device, unsigned *count);
 /* Number, or "N/A" where the call isn't supported. */

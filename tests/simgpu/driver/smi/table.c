@@ -9,6 +9,7 @@
 #define NAME_WIDTH 27
 #define PROCESS_WIDTH 36
 #define GPU_LINE "+-----------------------------------------+------------------------+----------------------+\n"
+#define INSTANCE_LINE "+------------------+----------------------------------+-----------+-----------------------+\n"
 #define WHOLE_LINE "+-----------------------------------------------------------------------------------------+\n"
 
 static void head(void)
@@ -64,7 +65,6 @@ static void second_row(nvmlDevice_t device)
     nvmlPstates_t state = NVML_PSTATE_0;
     nvmlUtilization_t busy = { 0, 0 };
     char fan_text[32], state_text[32], memory_text[64];
-    nvmlMemory_v2_t memory = memory_of(device);
     nvmlReturn_t fan_result = nvml.nvmlDeviceGetFanSpeed(device, &fan);
     nvml.nvmlDeviceGetTemperature(device, NVML_TEMPERATURE_GPU, &temperature);
     nvml.nvmlDeviceGetPerformanceState(device, &state);
@@ -72,10 +72,9 @@ static void second_row(nvmlDevice_t device)
     nvml.nvmlDeviceGetEnforcedPowerLimit(device, &limit);
     nvml.nvmlDeviceGetUtilizationRates(device, &busy);
     snprintf(state_text, sizeof state_text, "P%d", (int)state);
-    snprintf(memory_text, sizeof memory_text, "%lluMiB / %6lluMiB", mib(memory.used), mib(memory.total));
     printf("|%4s %4uC    %-3s         %5uW /%5uW | %22s | %6u%%      Default |\n",
            number_or_na(fan_result, fan, "%", fan_text, sizeof fan_text), temperature, state_text, power / 1000,
-           limit / 1000, memory_text, busy.gpu);
+           limit / 1000, usage_of(device, memory_text, sizeof memory_text), busy.gpu);
 }
 
 static void third_row(nvmlDevice_t device)
@@ -86,9 +85,50 @@ static void third_row(nvmlDevice_t device)
     printf("|                                         |                        | %20s |\n" GPU_LINE, mode);
 }
 
+static void instance_row(nvmlDevice_t gpu, nvmlDevice_t instance, unsigned place)
+{
+    unsigned index = 0, part = 0, compute = 0;
+    char usage[64];
+    nvml.nvmlDeviceGetIndex(gpu, &index);
+    nvml.nvmlDeviceGetGpuInstanceId(instance, &part);
+    nvml.nvmlDeviceGetComputeInstanceId(instance, &compute);
+    printf("|%3u %4u %3u %3u  |%28s      |           |                       |\n" INSTANCE_LINE, index, part, compute, place,
+           usage_of(instance, usage, sizeof usage));
+}
+
+/* Under the GPUs, where one of them is in parts. */
+static void instances(const struct selection *selection)
+{
+    bool headed = false;
+    for (unsigned i = 0; i < selection->count; i++) {
+        nvmlDevice_t instance;
+        for (unsigned place = 0; (instance = instance_of(selection->devices[i], &place)); place++) {
+            if (!headed)
+                printf("\n" WHOLE_LINE
+                       "| MIG devices:                                                                            |\n"
+                       INSTANCE_LINE
+                       "| GPU  GI  CI  MIG |              Shared Memory-Usage |        Vol|        Shared         |\n"
+                       "|      ID  ID  Dev |                Shared BAR1-Usage | SM     Unc| CE ENC  DEC  OFA  JPG |\n"
+                       "|                  |                                  |        ECC|                       |\n"
+                       "|==================+==================================+===========+=======================|\n");
+            headed = true;
+            instance_row(selection->devices[i], instance, place);
+        }
+    }
+}
+
+/* An instance in a row of the list of processes; "N/A" for a whole GPU. */
+static const char *id(unsigned value, char *text, size_t size)
+{
+    if (value == 0xFFFFFFFF)
+        return "N/A";
+    snprintf(text, size, "%u", value);
+    return text;
+}
+
 static void process_row(unsigned gpu, const nvmlProcessInfo_t *process)
 {
-    char name[1024] = "", shown[PROCESS_WIDTH + 1];
+    char name[1024] = "", shown[PROCESS_WIDTH + 1], part[16], compute[16];
     if (nvml.nvmlSystemGetProcessName(process->pid, name, sizeof name))
         strcpy(name, "[Not Found]");
     size_t length = strlen(name);
@@ -96,7 +136,24 @@ static void process_row(unsigned gpu, const nvmlProcessInfo_t *process)
         snprintf(shown, sizeof shown, "...%s", name + length - (PROCESS_WIDTH - 3));
     else
         snprintf(shown, sizeof shown, "%s", name);
-    printf("|%5u   N/A  N/A%16u      C   %-36s%7lluMiB |\n", gpu, process->pid, shown, mib(process->usedGpuMemory));
+    printf("|%5u %5s%5s%16u      C   %-36s%7lluMiB |\n", gpu, id(process->gpuInstanceId, part, sizeof part),
+           id(process->computeInstanceId, compute, sizeof compute), process->pid, shown, mib(process->usedGpuMemory));
+}
+
+/* Where the GPU itself lists none: those that the caller may see. */
+static unsigned processes_of_instances(nvmlDevice_t gpu, unsigned index)
+{
+    unsigned rows = 0;
+    nvmlDevice_t instance;
+    for (unsigned place = 0; !has_memory(gpu) && (instance = instance_of(gpu, &place)); place++) {
+        unsigned count;
+        nvmlProcessInfo_t *list = processes_of(instance, &count);
+        for (unsigned k = 0; k < count; k++)
+            process_row(index, &list[k]);
+        rows += count;
+        free(list);
+    }
+    return rows;
 }
 
 static void processes(const struct selection *selection)
@@ -115,6 +172,7 @@ static void processes(const struct selection *selection)
             process_row(index, &list[k]);
         rows += count;
         free(list);
+        rows += processes_of_instances(selection->devices[i], index);
     }
     if (!rows)
         printf("|  No running processes found                                                             |\n");
@@ -129,6 +187,7 @@ int show_table(const struct selection *selection)
         second_row(selection->devices[i]);
         third_row(selection->devices[i]);
     }
+    instances(selection);
     processes(selection);
     return 0;
 }

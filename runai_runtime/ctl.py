@@ -13,6 +13,8 @@ import typer
 
 from runai_runtime.configure import NATIVE, defaults
 from runai_runtime.configure import configure as set_up
+from runai_runtime.doctor import report as doctors
+from runai_runtime.doctor.facts import Facts
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime, registered
@@ -155,6 +157,14 @@ def verify(
         fail(refusal)
     typer.echo(as_json(reports) if layout is Format.JSON else as_table(reports))
     raise typer.Exit(1 if any(report.faults() for report in reports) else 0)
+
+
+@app.command()
+def doctor(layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON) -> None:
+    """Find what would stop this host from working, or from holding a share, and say how to mend it."""
+    findings = doctors.examine(Facts(config.absolute(), daemon.absolute(), name))
+    typer.echo(doctors.as_json(findings) if layout is Format.JSON else doctors.as_table(findings))
+    raise typer.Exit(1 if doctors.has_fault(findings) else 0)
 
 
 def drivers_of(host: Host | None, folder: str) -> dict[str, str]:

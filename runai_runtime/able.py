@@ -15,6 +15,7 @@ KERNEL = (5, 9)  # in it the descriptors that the agent needs work as runtimes u
 PIDFD_OPEN, PIDFD_GETFD = 434, 438  # the same on x86_64 and aarch64
 CRUN = (0, 19)
 PTRACE_SCOPE = "/proc/sys/kernel/yama/ptrace_scope"
+ACTIONS = "/proc/sys/kernel/seccomp/actions_avail"
 
 # A call that the listener has taken waits for its answer then, whatever signal comes, but one that kills. Since Linux
 # 5.19, runc 1.5 with libseccomp 2.6 (it lists what it can set) and crun 1.6, which lists no flags in any version.
@@ -29,11 +30,11 @@ def agent_faults(runtimes: Iterable[str]) -> dict[str, str]:
     return {runtime: kernel or runtime_fault(runtime) for runtime in runtimes}
 
 
-def kernel_fault(release: str) -> str:
+def kernel_fault(release: str, path: str = ACTIONS) -> str:
     if version(release) < KERNEL:
         return f"the kernel is {release}, and 5.9 or later is needed"
     try:
-        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
+        with open(path, encoding="ascii") as file:
             actions = file.read().split()
     except OSError:
         actions = []

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
-from runai_runtime.configure import NATIVE
+from runai_runtime.configure import NATIVE, defaults
 from runai_runtime.configure import configure as set_up
+from runai_runtime.doctor import report as doctors
+from runai_runtime.doctor.facts import Facts
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
+from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime, registered
 from runai_runtime.report import as_json, as_table
 from runai_runtime.scan import bounded_libraries, library_folders
 from runai_runtime.shim import read_regular
+from runai_runtime.unconfigure import unconfigure as undo
 from runai_runtime.verify import verify as look_at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
@@ -32,6 +38,14 @@ class Format(str, enum.Enum):
 RUNTIME = typer.Option("", help="The low-level runtime.")
 CONFIG_TO_WRITE = typer.Option(Path(DEFAULT_PATH), help="The configuration file to write.")
 PROGRAM = typer.Option(Path("/usr/local/bin/runai-runtime"), help="The program to write, for daemon.json.")
+NAME = typer.Option("runai", help="The runtime's name, for docker run --runtime.")
+DAEMON = typer.Option(DAEMON_JSON, "--daemon-json", help="dockerd's configuration.")
+REGISTER = typer.Option(True, help="Whether to register the runtime with dockerd.")
+AS_DEFAULT = typer.Option(False, "--set-as-default", help="For containers that name no runtime as well.")
+DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be written.")
+RELOAD = typer.Option(False, "--reload", help="Have docker read it; no container notices that.")
+RESTART = typer.Option(False, "--restart", help="Restart docker.")
+FORCE = typer.Option(False, "--force", help="Although containers run on it.")
 CONFIG = typer.Option(Path(DEFAULT_PATH), help="The configuration file to read, if there is one.")
 DRIVER = typer.Option("", help="A folder with the driver's libraries, instead of this host's.")
 LIBRARIES = typer.Option("", help="A folder with our libraries, instead of the configured one.")
@@ -53,18 +67,77 @@ def read_values(config: Path) -> dict[str, Any]:
 
 
 @app.command()
-def configure(runtime: str = RUNTIME, config: Path = CONFIG_TO_WRITE, program: Path = PROGRAM) -> None:
-    """Write the configuration and the program that daemon.json registers; what the file says already is kept."""
+def configure(
+    runtime: str = RUNTIME,
+    config: Path = CONFIG_TO_WRITE,
+    program: Path = PROGRAM,
+    name: str = NAME,
+    daemon: Path = DAEMON,
+    register: bool = REGISTER,
+    default: bool = AS_DEFAULT,
+    dry_run: bool = DRY_RUN,
+    reload: bool = RELOAD,
+    restart: bool = RESTART,
+) -> None:
+    """Write the configuration and the program that dockerd starts, and register that; what the files say is kept."""
+    registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         values = read_values(config)
+        before_us = default_runtime(registration.daemon) if default and register else ""
+        if before_us and before_us != str(program.absolute()):
+            values["runtime"] = before_us  # its users keep it
         values |= {"runtime": runtime} if runtime else {}
+        if dry_run:
+            show(registration, name, program.absolute(), default, values, config.absolute())
+            return
         faults = set_up(values, config.absolute(), program.absolute())
+        if register:
+            registration.register(name, program.absolute(), as_default=default)
     except RefusalError as refusal:
         fail(refusal)
     for fault in faults:
         typer.echo(f"Shares will be kept by libvgpu alone, without an agent: {fault}")
-    typer.echo(f'Register it in /etc/docker/daemon.json: {{"runtimes": {{"runai": {{"path": "{program}"}}}}}}')
-    typer.echo("and let docker read that: systemctl reload docker")
+    if register:
+        typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if default else ''}.")
+    have_docker_read(reload, restart) if register else None
+
+
+def show(
+    registration: Registration, name: str, program: Path, default: bool, values: dict[str, Any], config: Path
+) -> None:
+    """What configure would write."""
+    text = registration.text()
+    after = registered(registration.without_ours(text), name, program, as_default=default, path=registration.daemon)
+    before, daemon = (text or "").splitlines(keepends=True), str(registration.daemon)
+    typer.echo("".join(difflib.unified_diff(before, after.splitlines(keepends=True), daemon, daemon)), nl=False)
+    typer.echo(f"{program}: the runtime's program")
+    typer.echo(f"{config}: {json.dumps(defaults() | values, indent=4)}")
+
+
+def have_docker_read(reload: bool, restart: bool) -> None:
+    """daemon.json: dockerd reads these keys at a reload, which no container notices."""
+    verb = "restart" if restart else "reload"
+    if not (reload or restart):
+        typer.echo("Let docker read that: systemctl reload docker")
+        return
+    done = subprocess.run(["/usr/bin/systemctl", verb, "docker"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        fail(RefusalError(f"docker didn't {verb}: {done.stderr.strip()}; see journalctl -u docker"))
+
+
+@app.command()
+def unconfigure(
+    config: Path = CONFIG, program: Path = PROGRAM, name: str = NAME, daemon: Path = DAEMON, force: bool = FORCE
+) -> None:
+    """Undo configure: daemon.json as it was, and nothing of ours on the host."""
+    registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
+    try:
+        kept = undo(config.absolute(), program.absolute(), registration, name, force=force)
+    except RefusalError as refusal:
+        fail(refusal)
+    for sentence in kept:
+        typer.echo(sentence)
+    typer.echo("Let docker read that: systemctl reload docker")
 
 
 @app.command()
@@ -84,6 +157,14 @@ def verify(
         fail(refusal)
     typer.echo(as_json(reports) if layout is Format.JSON else as_table(reports))
     raise typer.Exit(1 if any(report.faults() for report in reports) else 0)
+
+
+@app.command()
+def doctor(layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON) -> None:
+    """Find what would stop this host from working, or from holding a share, and say how to mend it."""
+    findings = doctors.examine(Facts(config.absolute(), daemon.absolute(), name))
+    typer.echo(doctors.as_json(findings) if layout is Format.JSON else doctors.as_table(findings))
+    raise typer.Exit(1 if doctors.has_fault(findings) else 0)
 
 
 def drivers_of(host: Host | None, folder: str) -> dict[str, str]:

@@ -1,0 +1,98 @@
+"""All checks, in the order in which they are told, and how they are printed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from runai_runtime.doctor import docker, driver, host, kernel
+from runai_runtime.doctor.facts import Facts
+from runai_runtime.doctor.finding import FAULT, OK, WARNING, Finding, Unknown, of_refusal, warning
+from runai_runtime.errors import RefusalError
+from runai_runtime.report import coloured
+
+CHECKS: dict[str, Callable[[Facts], Finding]] = {
+    "user": host.user,
+    "configuration": host.configuration,
+    "our programs": host.programs,
+    "state": host.state,
+    "fitted": host.fitted,
+    "driver libraries": driver.libraries,
+    "driver": driver.answer,
+    "driver version": driver.version,
+    "driver functions": driver.symbols,
+    "device nodes": driver.nodes,
+    "MIG": driver.mig,
+    "HMM": driver.hmm,
+    "MPS": driver.mps,
+    "kernel": kernel.notifications,
+    "ptrace scope": kernel.ptrace,
+    "cgroups": kernel.cgroups,
+    "SELinux, AppArmor": kernel.modules,
+    "low-level runtime": docker.low_level_runtime,
+    "snap": docker.snap,
+    "engine": docker.engine,
+    "runtime": docker.has_runtime,
+    "registered program": docker.program,
+    "docker --gpus": docker.plain_gpus,
+    "systemd cgroups": docker.systemd_cgroups,
+}
+
+STYLES: dict[str, dict[str, Any]] = {OK: {"fg": "green"}, WARNING: {"fg": "yellow"}, FAULT: {"fg": "red", "bold": True}}
+INDENT = 28  # columns, of level and name
+NARROW, WIDE = 60, 120
+
+
+def examine(facts: Facts) -> dict[str, Finding]:
+    """What each check answers, by its name."""
+    return {name: looked(check, facts) for name, check in CHECKS.items()}
+
+
+def looked(check: Callable[[Facts], Finding], facts: Facts) -> Finding:
+    try:
+        return check(facts)
+    except Unknown as why:
+        return warning(f"couldn't be looked at: {why}", "mend that first")
+    except RefusalError as refusal:
+        return of_refusal(refusal)
+    except Exception as error:  # noqa: BLE001 - one check that fails must not take the others along
+        return warning(f"couldn't be looked at: {type(error).__name__}: {error}", "report this to runai-runtime")
+
+
+def has_fault(findings: dict[str, Finding]) -> bool:
+    return any(finding.level == FAULT for finding in findings.values())
+
+
+def as_json(findings: dict[str, Finding]) -> str:
+    """`{"ok": no fault, "findings": [{"check", "level": "ok"|"warning"|"fault", "what", "mend"}]}`"""
+    listed = [
+        {"check": name, "level": finding.level, "what": finding.what, "mend": finding.mend}
+        for name, finding in findings.items()
+    ]
+    return json.dumps({"ok": not has_fault(findings), "findings": listed}, indent=1)
+
+
+def as_table(findings: dict[str, Finding]) -> str:
+    width = min(max(shutil.get_terminal_size().columns, NARROW), WIDE)
+    rows = [line for name, finding in findings.items() for line in lines(name, finding, width)]
+    counts = {level: sum(finding.level == level for finding in findings.values()) for level in (FAULT, WARNING, OK)}
+    rows.append(", ".join(f"{count} {level}" for level, count in counts.items()))
+    return "\n".join(rows)
+
+
+def lines(name: str, finding: Finding, width: int) -> list[str]:
+    """A finding, with what to do on a line of its own."""
+    blank = " " * INDENT
+    what = textwrap.wrap(finding.what, width - INDENT, break_long_words=False, break_on_hyphens=False)
+    mend = textwrap.wrap(finding.mend, width - INDENT - 2, break_long_words=False, break_on_hyphens=False)
+    first = (
+        f"{coloured(f'{finding.level:<8}', **STYLES[finding.level])} {name:<{INDENT - 10}} {what[0] if what else ''}"
+    )
+    return [
+        first,
+        *(blank + line for line in what[1:]),
+        *(f"{blank}{'> ' if not at else '  '}{line}" for at, line in enumerate(mend)),
+    ]

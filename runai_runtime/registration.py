@@ -1,0 +1,194 @@
+"""What dockerd's daemon.json says of our runtime. The file is an administrator's: it is changed in our keys alone, by
+one rename, and given back as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from runai_runtime import jsontext
+from runai_runtime.errors import RefusalError, quoted, reason
+
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+RUNTIMES, DEFAULT = "runtimes", "default-runtime"
+ATTEMPTS = 5  # somebody else may write the file at the same moment
+
+# What dockerd takes for these two keys (docker's cmd/dockerd/daemon.md); the others are its own matter.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        DEFAULT: {"type": "string"},
+        RUNTIMES: {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "properties": {
+                    "path": {"type": "string"},
+                    "runtimeArgs": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+        },
+    },
+}
+
+
+class Registration:
+    """What configure did to daemon.json, kept beside the configuration so that it can be undone. PATH is its record:
+    the file's text before, None where there was none, and a digest of what was written.
+    """
+
+    def __init__(self, path: Path, daemon: Path) -> None:
+        self.path, self.daemon = path, daemon
+
+    def register(self, name: str, program: Path, *, as_default: bool) -> None:
+        """Have dockerd start PROGRAM as the runtime NAME, from its next reload on. Raises RefusalError, and leaves the
+        file alone, where it isn't what dockerd reads.
+        """
+        for _ in range(ATTEMPTS):
+            before = self.text()
+            base = self.without_ours(before)
+            after = registered(base, name, program, as_default=as_default, path=self.daemon)
+            if after == before:
+                return
+            if self.text() == before:
+                self.keep({"name": name, "before": base, "digest": digest(after)})
+                self.write(after)
+                return
+        raise RefusalError(f"{self.daemon} is being changed by somebody else all the time; try again later")
+
+    def unregister(self) -> None:
+        """Undo it: to the byte where nobody has changed the file since, else in our keys."""
+        before = self.text()
+        after = self.without_ours(before)
+        if after != before:
+            self.write(after)
+        self.path.unlink(missing_ok=True)
+
+    def without_ours(self, text: str | None) -> str | None:
+        """TEXT of daemon.json as it would be without us."""
+        record = self.record()
+        if text is None or record is None:
+            return text
+        if digest(text) == record["digest"]:
+            before: str | None = record["before"]
+            return before
+        return unregistered(text, record["name"], record["before"], self.daemon)
+
+    def record(self) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RefusalError(
+                f"{self.path} is damaged ({error}); mend {self.daemon} by hand, and remove it"
+            ) from error
+        if not isinstance(record, dict) or not {"name", "before", "digest"} <= set(record):
+            raise RefusalError(f"{self.path} is damaged; mend {self.daemon} by hand, and remove it")
+        return record
+
+    def keep(self, record: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace(self.path, json.dumps(record, indent=4) + "\n", None)
+
+    def text(self) -> str | None:
+        try:
+            return self.daemon.read_bytes().decode()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RefusalError(f"{self.daemon} can't be read: {reason(error)}; see who may") from error
+        except UnicodeDecodeError as error:
+            raise RefusalError(f"{self.daemon} is no UTF-8 ({error}); mend it first") from error
+
+    def write(self, text: str | None) -> None:
+        real = Path(os.path.realpath(self.daemon))  # a link stays one
+        try:
+            if text is None:
+                real.unlink(missing_ok=True)
+                return
+            real.parent.mkdir(parents=True, exist_ok=True)
+            replace(real, text, os.stat(real) if real.exists() else None)
+        except OSError as error:
+            raise RefusalError(
+                f"{self.daemon} can't be written: {reason(error)}; see the file system it lies on"
+            ) from error
+
+
+def registered(text: str | None, name: str, program: Path, *, as_default: bool, path: Path) -> str:
+    """TEXT of the daemon.json at PATH, with PROGRAM as the runtime NAME."""
+    if text is None or not text.strip():  # dockerd takes an empty file too
+        text = "{}\n"
+    values = read(text, path)
+    other = values.get(RUNTIMES, {}).get(name)
+    if other is not None and other != {"path": str(program)}:
+        raise RefusalError(f"{path} has a runtime {quoted(name)} that is not this one; remove it there first")
+    text = jsontext.with_member(text, [RUNTIMES, name], {"path": str(program)}) if other is None else text
+    if as_default and values.get(DEFAULT) != name:
+        text = jsontext.with_member(text, [DEFAULT], name)
+    return text
+
+
+def unregistered(text: str, name: str, before: str | None, path: Path) -> str:
+    """TEXT without the runtime NAME; BEFORE is what the file was when that came in."""
+    values = read(text, path)
+    earlier = read(before, path) if before is not None and before.strip() else {}
+    if values.get(DEFAULT) == name:
+        if before is not None and DEFAULT in earlier:
+            text = jsontext.with_value_of(text, DEFAULT, before)
+        else:
+            text = jsontext.without_member(text, [DEFAULT])
+    if name in values.get(RUNTIMES, {}):
+        alone = len(values[RUNTIMES]) == 1 and RUNTIMES not in earlier
+        text = jsontext.without_member(text, [RUNTIMES] if alone else [RUNTIMES, name])
+    return text
+
+
+def read(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = jsontext.read(text)
+        jsonschema.validate(values, SCHEMA)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(f"{path} is not the JSON that dockerd reads: {error}; mend it first") from error
+    except jsonschema.ValidationError as error:
+        place = ".".join(map(str, error.absolute_path)) or "it"
+        raise RefusalError(f"{path} is not what dockerd reads: {place}: {error.message}; mend it first") from error
+    return dict(values)
+
+
+def default_runtime(daemon: Path) -> str:
+    """The path of the runtime that dockerd takes for containers that name none, where daemon.json says one with a
+    path; "" else. Raises RefusalError for one with arguments, which a low-level runtime of ours can't have.
+    """
+    text = Registration(daemon, daemon).text()
+    values = read(text, daemon) if text is not None and text.strip() else {}
+    runtime = values.get(RUNTIMES, {}).get(values.get(DEFAULT, ""), {})
+    if runtime.get("runtimeArgs"):
+        raise RefusalError(
+            f"{daemon} has the default runtime {quoted(values[DEFAULT])} with arguments, which would be lost; "
+            "configure without --set-as-default",
+        )
+    return str(runtime.get("path", ""))
+
+
+def digest(text: str | None) -> str:
+    return hashlib.sha256((text or "").encode()).hexdigest()
+
+
+def replace(path: Path, text: str, status: os.stat_result | None) -> None:
+    """TEXT in the file at PATH, by one rename; owner and mode as STATUS has them."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(text.encode())
+        temporary.chmod(status.st_mode & 0o7777 if status else 0o644)
+        if status:
+            os.chown(temporary, status.st_uid, status.st_gid)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-/* runai-agent STATE/ID: bounds one container. Descriptor 3 is the socket on which the runtime hands over the container's
- * calls, 4 the control socket; both were made by the shim, so nobody waits for this process to start. It ends with the
- * last task that it answers (docs/architecture.md, "The agent"). */
+/* runai-agent STATE/ID [detached]: bounds one container. Descriptor 3 is the socket on which the runtime hands over the
+ * container's calls, 4 the control socket; both were made by the shim, so nobody waits for this process to start. It ends
+ * with the last task that it answers (docs/architecture.md, "The agent"). */
 #include "clock.h"
 #include "config.h"
 #include "container.h"
@@ -135,14 +135,13 @@ static void run(void) {
     }
 }
 
-/* The creator, if it is still the one that started us. */
-static int open_creator(void) {
-    int creator = (int)syscall(SYS_pidfd_open, config.creator, 0);
-    if (creator >= 0 && getppid() != config.creator) {
-        (void)close(creator);
-        return -1;
-    }
-    return creator;
+/* Goes on as a child of nobody who waits for it: the creator becomes the low-level runtime, and crun run ends with its
+ * last child, while we end after the creator. */
+static bool detach(void) {
+    pid_t child = fork();
+    if (child > 0)
+        _exit(0);
+    return child == 0;
 }
 
 int main(int argc, char **argv) {
@@ -150,7 +149,11 @@ int main(int argc, char **argv) {
     (void)syscall(SYS_close_range, FIRST_OTHER, ~0u, 0);
     struct rlimit files = {65536, 65536};
     (void)setrlimit(RLIMIT_NOFILE, &files); /* copies of callers' files; fewer where that isn't allowed */
-    int folder = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    pid_t parent = getppid();
+    int creator = (int)syscall(SYS_pidfd_open, parent, 0);
+    if (argc < 2 || argc > 3 || (argc == 3 && !detach()))
+        return 1;
+    int folder = open(argv[1], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0)
         return 1;
     journal_open(folder);
@@ -163,7 +166,7 @@ int main(int argc, char **argv) {
     maps_find_node(&config);
     watched[HANDOVER] = (struct pollfd){.fd = SOCKET, .events = POLLIN};
     watched[REQUEST_OF_ROOT] = (struct pollfd){.fd = CONTROL, .events = POLLIN};
-    watched[CREATOR] = (struct pollfd){.fd = open_creator(), .events = POLLIN};
+    watched[CREATOR] = (struct pollfd){.fd = parent == config.creator ? creator : -1, .events = POLLIN};
     run();
     return 0;
 }

@@ -137,35 +137,28 @@ class Agent:
         lines += [*(("node", path) for path in self.nodes), ("uvm", self.uvm)]
         return "".join("\t".join(fields) + "\n" for fields in lines)
 
-    def start(self) -> int:
-        """Start it; the process's id. It is never waited for: it outlives this process, and whoever is its parent
-        then collects it.
+    def start(self) -> None:
+        """Start it. It is nobody's child that waits for its children, outlives this process and what this becomes, and
+        ends by itself with the last of the container and of this process. Raises RefusalError.
         """
         # Out of the way of the numbers that they get there.
         high = [fcntl.fcntl(socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 10) for socket in self.sockets]
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
         actions += [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(high, 3)]
+        words = ["runai-agent", self.folder, "detached"]
         try:
-            return os.posix_spawn(
-                self.program, ["runai-agent", self.folder], {}, file_actions=actions, setsid=True, setsigmask=()
-            )
+            pid = os.posix_spawn(self.program, words, {}, file_actions=actions, setsid=True, setsigmask=())
+            status = os.waitpid(pid, 0)[1]  # it goes on in a child
+            why = f"it ended with {os.waitstatus_to_exitcode(status)}" if status else ""
         except OSError as error:
-            raise RefusalError(
-                f"the agent {self.program} can't be started: {reason(error)}; install runai-runtime again"
-            ) from error
+            why = reason(error)
         finally:
             for descriptor in high:
                 os.close(descriptor)
             for socket in self.sockets:
                 socket.close()
-
-    def end(self, pid: int) -> None:
-        """End what start() has started, for a container that isn't going to be. 0: nothing was."""
-        import signal
-
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        if why:
+            raise RefusalError(f"the agent {self.program} can't be started: {why}; install runai-runtime again")
 
 
 def params_of(driver: str) -> int:

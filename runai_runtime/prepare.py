@@ -87,9 +87,9 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
             *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement),
             *(agent, "" if given else "cdi" if cdi else "driver", cdi.mount_points(rootfs) if cdi else ()),
         )
-    started = 0
     try:
-        started = agent.start() if agent else 0
+        if agent:
+            agent.start()
         said = f"libvgpu alone keeps the share of the GPU: {why}" if why else "an agent keeps the share"
         log_line(log, "info", said)
         note(host.log, "info", said, line.container)
@@ -99,8 +99,6 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
             note(host.log, "info", said, line.container)
         replace(path, json.dumps(spec).encode())
     except BaseException:
-        if agent:
-            agent.end(started)
         grants.remove_grant(folder)
         raise
 

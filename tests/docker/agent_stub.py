@@ -18,14 +18,16 @@ from tests.docker.listener import Listener
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, detached = Path(sys.argv[1]), sys.argv[2:] == ["detached"]
+    if detached and os.fork():
+        os._exit(0)
     links = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in range(5)}
     control = socket.socket(fileno=4)
     started = {
         "folder": str(folder),
         "descriptors": links,
         "environment": dict(os.environ),
-        "session": os.getsid(0) == os.getpid(),
+        "session": detached and os.getsid(0) == os.getpgid(0),
         "control": control.getsockname(),
     }
     (folder / "agent.log").write_text(json.dumps(started))

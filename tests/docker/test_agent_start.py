@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from runai_runtime import prepare
-from runai_runtime.agent import Agent
 from runai_runtime.commandline import CommandLine
 from runai_runtime.configure import configure
 from runai_runtime.errors import RefusalError
+from tests.docker.agents import agents, wait_for
 from tests.docker.host import CUDASH, Container, Runai, grants_in
 from tests.programs.build import program
 
@@ -137,27 +137,24 @@ def test_a_host_on_which_there_can_be_none_is_not_configured(runai: Runai, tmp_p
         configure(wanted, tmp_path / "config.json", tmp_path / "runai-runtime")
 
 
-@pytest.mark.usefixtures("agent")
 def test_a_create_that_fails_behind_its_start_leaves_no_agent(
     runai: Runai, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[int] = []
-
-    def start(self: Agent) -> int:
-        started.append(real_start(self))
-        return started[0]
-
     def fail(path: str, text: bytes) -> None:
         raise RefusalError(f"{path} can't be rewritten with {len(text)} bytes")
 
-    real_start = Agent.start
-    monkeypatch.setattr(Agent, "start", start)
     monkeypatch.setattr(prepare, "replace", fail)
     spec = {"root": {"path": "rootfs"}, "process": {"env": ["RUNAI_GPU_MEMORY=3g"]}, "linux": {}}
     line = CommandLine(["create", "--bundle", str(tmp_path), "x"])
     text = json.dumps(spec).encode()
-    with pytest.raises(RefusalError, match="can't be rewritten"):
-        prepare.prepare(line, str(folder / "config.json"), str(tmp_path / "config.json"), text, "/usr/sbin/runc")
-    with pytest.raises(ProcessLookupError):
-        os.kill(started[0], 0)
+    child = os.fork()
+    if child == 0:  # the agent ends with it
+        try:
+            prepare.prepare(line, str(folder / "config.json"), str(tmp_path / "config.json"), text, "/usr/sbin/runc")
+        except RefusalError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    wait_for(lambda: agents(runai.state) == [])
     assert grants(runai) == []

@@ -60,7 +60,7 @@ def test_one_after_another(runai: Runai, soak: bool) -> None:
     for _ in range(2):
         runai.run("nvidia-smi")  # what the daemons open once
     before, opened = left(runai), descriptors(runai)
-    for _ in range(1000 if soak else 40):  # 100 take half a minute
+    for _ in range(1000 if soak else 100):
         assert SHOWN in runai.run("nvidia-smi").stdout
     wait_for(lambda: left(runai) == before)
     wait_for(lambda: descriptors(runai) <= opened + 10)  # dockerd's connections come and go

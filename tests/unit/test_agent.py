@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runai_runtime.agent import Agent, CloseOtherDoors, host_fault, params_of, socket_fault
+from runai_runtime.errors import RefusalError
 from runai_runtime.host import Host, check
 from runai_runtime.inventory import Inventory
 
@@ -86,23 +86,24 @@ def test_the_configuration() -> None:
     assert (Host("", values).enforcement, Host("", values).agent) == ("auto", "/opt/runai-agent")
 
 
-def test_start_and_end(tmp_path: Path) -> None:
-    """Descriptors 3 and 4 are the sockets, whatever numbers they had before."""
+@pytest.mark.parametrize("status", [0, 1])
+def test_start(tmp_path: Path, status: int) -> None:
+    """Descriptors 3 and 4 are the sockets, whatever numbers they had before. It is waited for until it has detached."""
     program = tmp_path / "runai-agent"
-    program.write_text('#!/bin/sh\nls -l /proc/$$/fd > "$1/seen"\nkill -STOP $$\n')
+    program.write_text(f'#!/bin/sh\nls -l /proc/$$/fd > "$1/seen"\n[ "$2" = detached ] && exit {status}\n')
     program.chmod(0o755)
     values = {"runtime": "/r", "hook": "/h", "libvgpu": "/l", "agent": str(program)}
     agent = Agent(Host("", values), inventory(), "/r", [], str(tmp_path))
     agent.put(str(tmp_path), None)
     names = {number: os.readlink(f"/proc/self/fd/{socket.fileno()}") for number, socket in enumerate(agent.sockets, 3)}
-    pid = agent.start()
-    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    if status:
+        with pytest.raises(RefusalError, match="can't be started"):
+            agent.start()
+    else:
+        agent.start()
     seen = (tmp_path / "seen").read_text()
     for number, name in names.items():
         assert f" {number} -> {name}\n" in seen
-    agent.end(pid)
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_the_flags_that_the_runtime_takes(tmp_path: Path) -> None:

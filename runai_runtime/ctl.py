@@ -1,4 +1,6 @@
-"""runai-ctl: the administrator's commands."""
+"""runai-ctl: the administrator's commands. What takes long to import is imported where it is used: a look at containers
+takes a fifth of a second, and a third more with all that configure and verify need.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from runai_runtime.configure import NATIVE, defaults
-from runai_runtime.configure import configure as set_up
+from runai_runtime.ctl_containers import add_to
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime, registered
-from runai_runtime.report import as_json, as_table
-from runai_runtime.scan import bounded_libraries, library_folders
 from runai_runtime.shim import read_regular
-from runai_runtime.unconfigure import unconfigure as undo
-from runai_runtime.verify import verify as look_at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
+add_to(app)  # what looks at containers
 
 
 class Format(str, enum.Enum):
@@ -78,6 +76,8 @@ def configure(
     restart: bool = RESTART,
 ) -> None:
     """Write the configuration and the program that dockerd starts, and register that; what the files say is kept."""
+    from runai_runtime.configure import configure as set_up
+
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         values = read_values(config)
@@ -104,6 +104,8 @@ def show(
     registration: Registration, name: str, program: Path, default: bool, values: dict[str, Any], config: Path
 ) -> None:
     """What configure would write."""
+    from runai_runtime.configure import defaults
+
     text = registration.text()
     after = registered(registration.without_ours(text), name, program, as_default=default, path=registration.daemon)
     before, daemon = (text or "").splitlines(keepends=True), str(registration.daemon)
@@ -128,6 +130,8 @@ def unconfigure(
     config: Path = CONFIG, program: Path = PROGRAM, name: str = NAME, daemon: Path = DAEMON, force: bool = FORCE
 ) -> None:
     """Undo configure: daemon.json as it was, and nothing of ours on the host."""
+    from runai_runtime.unconfigure import unconfigure as undo
+
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         kept = undo(config.absolute(), program.absolute(), registration, name, force=force)
@@ -147,6 +151,10 @@ def verify(
     config: Path = CONFIG,
 ) -> None:
     """See whether our libraries are as they have to be, and what they do about each symbol of the driver."""
+    from runai_runtime.configure import NATIVE
+    from runai_runtime.report import as_json, as_table
+    from runai_runtime.verify import verify as look_at
+
     try:
         host = read_host(str(config)) if config.exists() else None
         drivers = drivers_of(host, driver)
@@ -159,6 +167,8 @@ def verify(
 
 def drivers_of(host: Host | None, folder: str) -> dict[str, str]:
     """The driver's libraries, by SONAME: those in FOLDER, or the host's. Raises RefusalError where FOLDER has none."""
+    from runai_runtime.scan import bounded_libraries, library_folders
+
     if folder:
         found = bounded_libraries([folder])
     else:

@@ -97,7 +97,7 @@ def container_of(name: str, folder: str, grant: dict[str, Any], booted: float) -
     """Raises KeyError, TypeError, AttributeError or ValueError for a grant that isn't as this version writes them."""
     if not grants.is_known(grant):
         raise ValueError(name)
-    figures, uses = [Figure(int(gpu["limit"])) for gpu in grant["gpus"]], []
+    figures, uses = [Figure(int(gpu["limit"])) for gpu in grant["gpus"]], list[Use]()
     grant.setdefault("enforcement", {})
     if grant["enforcement"].get("by") == "agent":
         counted = read_agent_page(f"{folder}/page", len(figures))
@@ -114,12 +114,11 @@ def boot_time() -> float:
 
 def find(containers: list[Container], wanted: str) -> Container:
     """That of CONTAINERS which WANTED names, by id, name or the beginning of an id. Raises NoSuchContainerError."""
-    for fits in (
-        lambda container: container.id == wanted,
-        lambda container: container.name == wanted,
-        lambda container: container.id.startswith(wanted),
+    for found in (
+        [container for container in containers if container.id == wanted],
+        [container for container in containers if wanted and container.name == wanted],
+        [container for container in containers if wanted and container.id.startswith(wanted)],
     ):
-        found = [container for container in containers if wanted and fits(container)]
         if len(found) == 1:
             return found[0]
         if found:

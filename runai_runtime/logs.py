@@ -71,7 +71,7 @@ def host_lines(path: str) -> Iterator[Line]:
             entry = json.loads(line)
             said = entry["msg"].removeprefix("runai: ")
             yield Line(entry["time"], entry.get("id", ""), "runtime", entry["level"], said)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):  # noqa: PERF203 - the other lines are good
             continue  # the beginning is cut, or somebody else has written there
 
 

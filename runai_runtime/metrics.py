@@ -36,6 +36,11 @@ REFUSED = "Requests for memory of the GPU that found no room in the share"
 ENFORCEMENT = "1, with what keeps the share: agent or interposer"
 
 
+# The package's own types are incomplete: families are Any here.
+Gauge: Any = GaugeMetricFamily
+Counter: Any = CounterMetricFamily
+
+
 class HostCollector(Collector):
     """The host as it is when it is asked. What is not known is left out, never 0."""
 
@@ -51,20 +56,20 @@ class HostCollector(Collector):
 
 def families(overview: Overview) -> Iterator[Metric]:
     for name, (help_text, of) in OF_GPU.items():
-        family = GaugeMetricFamily(f"runai_gpu_{name}_bytes", help_text, labels=("gpu", "uuid", "name"))
+        family = Gauge(f"runai_gpu_{name}_bytes", help_text, labels=("gpu", "uuid", "name"))
         for use in overview.gpus:
             add(family, gpu_labels(use), of(use))
         yield family
     for name, (help_text, of_figure) in OF_CONTAINER.items():
-        family = GaugeMetricFamily(f"runai_container_{name}_bytes", help_text, labels=LABELS)
+        family = Gauge(f"runai_container_{name}_bytes", help_text, labels=LABELS)
         for labels, figure in figures(overview.containers):
             add(family, labels, of_figure(figure))
         yield family
-    counter = CounterMetricFamily("runai_container_refused_requests", REFUSED, labels=LABELS)
+    counter = Counter("runai_container_refused_requests", REFUSED, labels=LABELS)
     for labels, figure in figures(overview.containers):
         add(counter, labels, figure.refused)
     yield counter
-    kept = GaugeMetricFamily("runai_container_enforcement", ENFORCEMENT, labels=("container", "id", "image", "by"))
+    kept = Gauge("runai_container_enforcement", ENFORCEMENT, labels=("container", "id", "image", "by"))
     for container in overview.containers:
         add(kept, [*container_labels(container), container.by], 1)
     yield kept

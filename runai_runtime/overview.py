@@ -115,8 +115,13 @@ def as_values(overview: Overview, *, processes: bool = False) -> dict[str, Any]:
     return {
         "gpus": [
             {
-                **{"index": use.gpu.index, "uuid": use.gpu.uuid, "name": use.gpu.name, "memory": use.gpu.total},
-                **{"promised": use.promised, "used": use.used, "free": use.free},
+                "index": use.gpu.index,
+                "uuid": use.gpu.uuid,
+                "name": use.gpu.name,
+                "memory": use.gpu.total,
+                "promised": use.promised,
+                "used": use.used,
+                "free": use.free,
             }
             for use in overview.gpus
         ],
@@ -127,14 +132,15 @@ def as_values(overview: Overview, *, processes: bool = False) -> dict[str, Any]:
 
 def container_values(container: Container, *, processes: bool = False) -> dict[str, Any]:
     gpus = [
-        {
-            **{"index": gpu["index"], "uuid": gpu["uuid"], "share": figure.share, "used": figure.used},
-            **{"peak": figure.peak, "refused": figure.refused},
-        }
+        {"index": gpu["index"], "uuid": gpu["uuid"], **vars(figure)}
         for gpu, figure in zip(container.grant["gpus"], container.figures, strict=True)
     ]
-    return {
-        **{"id": container.id, "name": container.name or None, "image": container.image or None},
-        **{"enforcement": container.by, "since": container.since or None, "gpus": gpus},
-        **({"processes": [vars(process) for process in container.processes]} if processes else {}),
+    values = {
+        "id": container.id,
+        "name": container.name or None,
+        "image": container.image or None,
+        "enforcement": container.by,
+        "since": container.since or None,
+        "gpus": gpus,
     }
+    return values | ({"processes": [vars(process) for process in container.processes]} if processes else {})

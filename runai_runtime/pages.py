@@ -128,7 +128,9 @@ def parse_account(page: bytes, shares: list[int]) -> Counted | None:
     uses = []
     for owner, namespace, _, *words in SLOT.iter_unpack(page[FIRST_SLOT:]):
         held = words[GPUS + 1 :: 2]  # behind what is aside; each intent stands before what is held
-        for gpu in range(len(shares)):
-            if owner and held[gpu] >> HELD_SHIFT:
-                uses.append(Use(owner >> 32, gpu, held[gpu] >> HELD_SHIFT << GRANULE_SHIFT, namespace))
+        uses += [
+            Use(owner >> 32, gpu, held[gpu] >> HELD_SHIFT << GRANULE_SHIFT, namespace)
+            for gpu in range(len(shares))
+            if owner and held[gpu] >> HELD_SHIFT
+        ]
     return Counted(figures, uses)

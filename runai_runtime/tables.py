@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -20,6 +21,9 @@ PIPED = 240  # columns where there is no terminal: nothing is cut short for who 
 WIDE = 110  # columns from which on an image has room
 
 UNKNOWN = "-"
+
+# What these columns need for what stands in them: rich would cut them as well as the names on a narrow screen.
+NEED = {"ID": SHORT, "KEPT BY": 10, "SINCE": 7, "SHARE": 6, "USED": 6, "PEAK": 6}
 
 
 def console() -> Console:
@@ -54,8 +58,9 @@ def table(*columns: str) -> Table:
         if column.startswith("~"):
             made.add_column(column[1:], no_wrap=True, overflow="ellipsis", min_width=6)
         else:
-            justify = "right" if column.startswith(">") else "left"
-            made.add_column(column.lstrip(">"), justify=justify, no_wrap=True, min_width=len(column.lstrip(">")))
+            name = column.lstrip(">")
+            side: Literal["left", "right"] = "left" if name == column else "right"
+            made.add_column(name, justify=side, no_wrap=True, min_width=NEED.get(name, len(name)))
     return made
 
 

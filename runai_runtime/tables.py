@@ -22,9 +22,6 @@ WIDE = 110  # columns from which on an image has room
 
 UNKNOWN = "-"
 
-# What these columns need for what stands in them: rich would cut them as well as the names on a narrow screen.
-NEED = {"ID": SHORT, "KEPT BY": 10, "SINCE": 7, "SHARE": 6, "USED": 6, "PEAK": 6}
-
 
 def console() -> Console:
     """For stdout. rich itself leaves colours out where that is no terminal or NO_COLOR is set."""
@@ -35,6 +32,13 @@ def console() -> Console:
 def printable(text: str) -> Text:
     """TEXT of an engine or a container, which may hold anything, as one line without colours of its own."""
     return Text("".join(character if character.isprintable() else "?" for character in text), end="")
+
+
+def short(text: str) -> Text:
+    """The same for a cell that is cut where there is no room."""
+    cell = printable(text)
+    cell.no_wrap, cell.overflow = True, "ellipsis"
+    return cell
 
 
 def mib(size: int | None) -> str:
@@ -56,11 +60,11 @@ def table(*columns: str) -> Table:
     made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         if column.startswith("~"):
-            made.add_column(column[1:], no_wrap=True, overflow="ellipsis", min_width=6)
+            made.add_column(column[1:], min_width=6)  # rich cuts those first that may wrap: short() doesn't
         else:
             name = column.lstrip(">")
             side: Literal["left", "right"] = "left" if name == column else "right"
-            made.add_column(name, justify=side, no_wrap=True, min_width=NEED.get(name, len(name)))
+            made.add_column(name, justify=side, no_wrap=True, min_width=len(name))
     return made
 
 
@@ -68,7 +72,7 @@ def gpu_table(gpus: Iterable[GpuUse]) -> Table:
     made = table(">GPU", "~NAME", ">MEMORY", ">PROMISED", ">USED", ">FREE")
     for use in gpus:
         sizes = (use.gpu.total, use.promised, use.used, use.free)
-        made.add_row(str(use.gpu.index), printable(use.gpu.name), *(mib(size) for size in sizes))
+        made.add_row(str(use.gpu.index), short(use.gpu.name), *(mib(size) for size in sizes))
     return made
 
 
@@ -81,9 +85,9 @@ def container_table(containers: Iterable[Container], width: int) -> Table:
             again = place > 0
             sizes = (figure.share, figure.used, figure.peak)
             made.add_row(
-                "" if again else printable(container.name or UNKNOWN),
+                "" if again else short(container.name or UNKNOWN),
                 "" if again else container.id[:SHORT],
-                *(("" if again else printable(container.image or UNKNOWN),) if image else ()),
+                *(("" if again else short(container.image or UNKNOWN),) if image else ()),
                 *(str(gpu), *(mib(size) for size in sizes)),
                 *(("", "") if again else (container.by, age(container.since))),
             )

@@ -12,7 +12,7 @@ from rich.text import Text
 from runai_runtime.containers import SHORT, Container
 from runai_runtime.host import Host
 from runai_runtime.overview import GpuUse, Overview, look
-from runai_runtime.tables import UNKNOWN, age, mib, printable, table, warnings
+from runai_runtime.tables import UNKNOWN, age, mib, short, table, warnings
 
 NAME_COLUMNS, OTHER_COLUMNS = 16, 62  # what a line of a container takes besides its bar
 LONGEST_BAR = 60
@@ -65,7 +65,7 @@ class Screen:
         made = table(">GPU", "~NAME", "USE", ">USED", ">PROMISED", ">FREE", ">MEMORY")
         for use in gpus:
             made.add_row(
-                *(str(use.gpu.index), printable(use.gpu.name), self.bar(use.used, use.gpu.total)),
+                *(str(use.gpu.index), short(use.gpu.name), self.bar(use.used, use.gpu.total)),
                 *(mib(size) for size in (use.used, use.promised, use.free, use.gpu.total)),
             )
         return made
@@ -79,13 +79,13 @@ class Screen:
             lines += lines_of(container)
             for place, (gpu, figure) in enumerate(zip(container.gpus, container.figures, strict=True)):
                 made.add_row(
-                    *((printable(container.name or UNKNOWN), container.id[:SHORT]) if place == 0 else ("", "")),
+                    *((short(container.name or UNKNOWN), container.id[:SHORT]) if place == 0 else ("", "")),
                     *(str(gpu), self.bar(figure.used, figure.share)),
                     *(mib(size) for size in (figure.used, figure.share, figure.peak)),
                     age(container.since, now) if place == 0 else "",
                 )
             for process in container.processes[:MOST_PROCESSES]:
-                command = Text.assemble("  ", printable(process.command or "?"))
+                command = short("  " + (process.command or "?"))
                 pid = str(process.pid or UNKNOWN)
                 made.add_row(command, pid, str(process.gpu), "", mib(process.bytes), style="bright_black")
             if len(container.processes) > MOST_PROCESSES:

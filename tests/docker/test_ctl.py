@@ -122,5 +122,6 @@ def test_a_wrong_option(runai_agent: Runai, command: tuple[str, ...]) -> None:
 
 def test_logs_of_an_agent(runai_agent: Runai) -> None:
     container = Container(runai_agent, "sleep", "60", memory="1g", options=("--name=talks",))
-    (container.grant / "agent.log").open("a").write("2026-01-02T03:04:05Z something to say\n")
+    with (container.grant / "agent.log").open("a") as log:
+        log.write("2026-01-02T03:04:05Z something to say\n")
     assert ctl(runai_agent, "logs", "talks") == "2026-01-02T03:04:05Z talks agent: something to say\n"

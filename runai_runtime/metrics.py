@@ -21,13 +21,13 @@ from runai_runtime.pages import Figure
 
 CLIENT_SECONDS = 5  # for who connects and then says nothing
 
-OF_GPU = {
+OF_GPU: dict[str, tuple[str, Callable[[GpuUse], int | None]]] = {
     "memory": ("Memory that the GPU has", lambda use: use.gpu.total),
     "promised": ("Memory that is promised to containers", lambda use: use.promised),
     "free": ("Memory that can still be promised", lambda use: use.free),
     "used": ("Memory that the device has given, whoever has it", lambda use: use.used),
 }
-OF_CONTAINER = {
+OF_CONTAINER: dict[str, tuple[str, Callable[[Figure], int | None]]] = {
     "share": ("The most that the container may have of the GPU", lambda figure: figure.share),
     "used": ("What the container has of the GPU", lambda figure: figure.used),
     "peak": ("The most that the container has had of the GPU", lambda figure: figure.peak),

@@ -28,8 +28,10 @@ static int take(const struct held *held, struct taking *taking, void *message) {
         return 0;
     uint32_t contexts = client->contexts[gpu] ? client->contexts[gpu] : 1;
     uint64_t hidden = holdings_context_cost(client, (unsigned)gpu, contexts);
-    if (taking->size > share_limit((unsigned)gpu) || !share_finds((unsigned)gpu, taking->size + hidden))
+    if (taking->size > share_limit((unsigned)gpu) || !share_finds((unsigned)gpu, taking->size + hidden)) {
+        share_note_refusal((unsigned)gpu);
         return 0;
+    }
     client = held_client(held, taking->root); /* the look for room may have freed it */
     if (!client)
         return 0;
@@ -45,6 +47,7 @@ static int take(const struct held *held, struct taking *taking, void *message) {
         return 0;
     }
     held_free(held, taking->root, taking->parent, taking->handle);
+    share_note_refusal((unsigned)gpu);
     doubt_add((unsigned)gpu, taking->size); /* the caller chose its name, so another thread may have mapped it */
     taking->status = STATUS_NO_MEMORY;
     return 0;

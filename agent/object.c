@@ -83,6 +83,8 @@ static void make_context(const struct held *held, struct alloc *call, size_t len
     enum kind kind = IS_GRAPHICS(engine) ? OBJECT_CONTEXT : OBJECT_GROUP;
     if (!client || (kind == OBJECT_CONTEXT &&
                     !share_finds(gpu, holdings_context_cost(client, gpu, client->shares[gpu] + 1)))) {
+        if (client)
+            share_note_refusal(gpu);
         call->status = STATUS_NO_MEMORY;
         (void)held_deliver(held, call, sizeof *call);
         return;

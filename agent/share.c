@@ -24,6 +24,7 @@ bool share_open(int folder, const struct config *config) {
     for (unsigned gpu = 0; gpu < gpus; gpu++)
         share_set_limit(gpu, config->gpu[gpu].share);
     share_publish(true);
+    atomic_store(&page->counted, 1);
     atomic_store(&page->magic, AGENT_PAGE_MAGIC);
     return true;
 }
@@ -93,10 +94,17 @@ static void publish_processes(void) {
     atomic_fetch_add(&page->sequence, 1);
 }
 
+void share_note_refusal(unsigned gpu) {
+    atomic_fetch_add(&page->refused[gpu], 1);
+}
+
 void share_publish(bool processes) {
     for (unsigned gpu = 0; gpu < gpus; gpu++) {
+        uint64_t used = share_shown(gpu);
         atomic_store(&page->gpu[gpu].share, limits[gpu]);
-        atomic_store(&page->gpu[gpu].used, share_shown(gpu));
+        atomic_store(&page->gpu[gpu].used, used);
+        if (used > atomic_load(&page->peak[gpu]))
+            atomic_store(&page->peak[gpu], used);
         atomic_store(&page->device[gpu], beside_account(gpu) + doubt_left(gpu));
     }
     if (processes)

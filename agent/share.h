@@ -29,6 +29,9 @@ uint64_t share_most(unsigned gpu);
 /* What the driver gave beyond what was charged. */
 void share_set_outside(unsigned gpu, uint64_t bytes);
 
+/* Counts a request that there was no room for. */
+void share_note_refusal(unsigned gpu);
+
 /* Brings the page up to date; with PROCESSES the list of processes too. */
 void share_publish(bool processes);
 

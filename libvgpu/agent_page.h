@@ -36,6 +36,11 @@ struct agent_page {
     /* Of used, what isn't in the account, where libvgpu charges managed memory against the rest of the share: used is as
      * old as the agent's last look at the account, and several charges can come before the next. */
     _Atomic uint64_t device[ACCOUNT_GPUS];
+    /* For the administrator's eyes (runai-ctl), by agents that count them: COUNTED is 1 then. Peak is the largest that used
+     * has been; refused the number of requests for memory that found no room in the share. */
+    _Atomic uint64_t counted;
+    _Atomic uint64_t peak[ACCOUNT_GPUS];
+    _Atomic uint64_t refused[ACCOUNT_GPUS];
 };
 
 _Static_assert(sizeof(struct agent_page) <= AGENT_PAGE_BYTES, "as long as the file");

@@ -1,4 +1,6 @@
-"""runai-ctl: the administrator's commands."""
+"""runai-ctl: the administrator's commands. What takes long to import is imported where it is used: a look at containers
+takes a fifth of a second, and a third more with all that configure and verify need.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,14 @@ from typing import Any, NoReturn
 
 import typer
 
-from runai_runtime.configure import NATIVE, defaults
-from runai_runtime.configure import configure as set_up
-from runai_runtime.doctor import report as doctors
-from runai_runtime.doctor.facts import Facts
+from runai_runtime.ctl_containers import add_to
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime, registered
-from runai_runtime.report import as_json, as_table
-from runai_runtime.scan import bounded_libraries, library_folders
 from runai_runtime.shim import read_regular
-from runai_runtime.unconfigure import unconfigure as undo
-from runai_runtime.verify import verify as look_at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
+add_to(app)  # what looks at containers
 
 
 class Format(str, enum.Enum):
@@ -80,6 +76,8 @@ def configure(
     restart: bool = RESTART,
 ) -> None:
     """Write the configuration and the program that dockerd starts, and register that; what the files say is kept."""
+    from runai_runtime.configure import configure as set_up
+
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         values = read_values(config)
@@ -106,6 +104,8 @@ def show(
     registration: Registration, name: str, program: Path, default: bool, values: dict[str, Any], config: Path
 ) -> None:
     """What configure would write."""
+    from runai_runtime.configure import defaults
+
     text = registration.text()
     after = registered(registration.without_ours(text), name, program, as_default=default, path=registration.daemon)
     before, daemon = (text or "").splitlines(keepends=True), str(registration.daemon)
@@ -130,6 +130,8 @@ def unconfigure(
     config: Path = CONFIG, program: Path = PROGRAM, name: str = NAME, daemon: Path = DAEMON, force: bool = FORCE
 ) -> None:
     """Undo configure: daemon.json as it was, and nothing of ours on the host."""
+    from runai_runtime.unconfigure import unconfigure as undo
+
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         kept = undo(config.absolute(), program.absolute(), registration, name, force=force)
@@ -149,6 +151,10 @@ def verify(
     config: Path = CONFIG,
 ) -> None:
     """See whether our libraries are as they have to be, and what they do about each symbol of the driver."""
+    from runai_runtime.configure import NATIVE
+    from runai_runtime.report import as_json, as_table
+    from runai_runtime.verify import verify as look_at
+
     try:
         host = read_host(str(config)) if config.exists() else None
         drivers = drivers_of(host, driver)
@@ -162,6 +168,9 @@ def verify(
 @app.command()
 def doctor(layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON) -> None:
     """Find what would stop this host from working, or from holding a share, and say how to mend it."""
+    from runai_runtime.doctor import report as doctors
+    from runai_runtime.doctor.facts import Facts
+
     findings = doctors.examine(Facts(config.absolute(), daemon.absolute(), name))
     typer.echo(doctors.as_json(findings) if layout is Format.JSON else doctors.as_table(findings))
     raise typer.Exit(1 if doctors.has_fault(findings) else 0)
@@ -169,6 +178,8 @@ def doctor(layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, dae
 
 def drivers_of(host: Host | None, folder: str) -> dict[str, str]:
     """The driver's libraries, by SONAME: those in FOLDER, or the host's. Raises RefusalError where FOLDER has none."""
+    from runai_runtime.scan import bounded_libraries, library_folders
+
     if folder:
         found = bounded_libraries([folder])
     else:

@@ -199,6 +199,7 @@ def write_grant(
     agent: Agent | None = None,
     injected: str = "",
     made: Iterable[str] = (),
+    request: dict[str, str] | None = None,
 ) -> str:
     """Make STATE/ID with all that the hooks need; its path. It appears with everything in it, or not at all. Who calls
     holds the ledger's lock, under which SHARES were found to fit.
@@ -210,7 +211,7 @@ def write_grant(
 
     ENFORCEMENT says what keeps the share; AGENT, if that does, puts its files in. INJECTED says what put the GPUs in,
     "cdi" or "driver"; "" where the container came with them. MADE: paths in its root that the low-level runtime is
-    going to make for mounts of ours, to be removed at its end.
+    going to make for mounts of ours, to be removed at its end. REQUEST is what was asked for, as it was written.
 
     Raises RefusalError when the id is in use or STATE can't be written.
     """
@@ -225,7 +226,8 @@ def write_grant(
         "overcommit": host.overcommit,
         "libcuda": libcuda,
         "enforcement": enforcement or {},
-    } | ({"injected": injected} if injected else {})
+    }
+    grant |= ({"injected": injected} if injected else {}) | ({"request": request} if request else {})
     try:
         os.makedirs(host.state, mode=0o711, exist_ok=True)
         remove_grant(unfinished)

@@ -51,7 +51,7 @@ def set_share(host: Host, container: str, text: str) -> list[int]:
         try:
             used = [tell(state, container, gpu, size) for gpu, size in enumerate(after)]
             write_limits(folder, with_sizes(limits, after))
-            replace_grant(host, folder, grant | {"gpus": [grants.describe(share) for share in shares]})
+            replace_grant(host, folder, grant | changed(grant, text, shares))
         except BaseException as error:
             put_back(state, folder, before, limits)
             with suppress(OSError):
@@ -78,6 +78,12 @@ def admit(host: Host, folder: str, grant: dict[str, Any], shares: list[Share]) -
             replace_grant(host, folder, grant | {"gpus": both})
         except OSError as error:
             raise unwritable(folder, error) from error
+
+
+def changed(grant: dict[str, Any], text: str, shares: list[Share]) -> dict[str, Any]:
+    """What of GRANT is new with SHARES, which TEXT asked for."""
+    request = grant.get("request", {}) | {"guarantee": text, "limit": text}
+    return {"gpus": [grants.describe(share) for share in shares], "request": request}
 
 
 def unwritable(folder: str, error: OSError) -> RefusalError:

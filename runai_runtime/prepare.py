@@ -86,6 +86,7 @@ def prepare(line: CommandLine, configuration: str, path: str, text: bytes, runti
         grants.write_grant(
             *(host, line.container, os.path.abspath(root), shares, plan.text(), libcuda, log, owner, enforcement),
             *(agent, "" if given else "cdi" if cdi else "driver", cdi.mount_points(rootfs) if cdi else ()),
+            request.describe(),
         )
     try:
         if agent:

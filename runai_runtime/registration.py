@@ -10,8 +10,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from runai_runtime import jsontext
 from runai_runtime.errors import RefusalError, quoted, reason
 
@@ -151,6 +149,8 @@ def unregistered(text: str, name: str, before: str | None, path: Path) -> str:
 
 
 def read(text: str, path: Path) -> dict[str, Any]:
+    import jsonschema  # a tenth of a second, which most commands don't need
+
     try:
         values = jsontext.read(text)
         jsonschema.validate(values, SCHEMA)

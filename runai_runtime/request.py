@@ -18,6 +18,7 @@ LIMIT = "RUNAI_GPU_MEMORY_LIMIT"
 GPUS = "RUNAI_GPUS"
 NAMES = frozenset({MEMORY, GUARANTEE, LIMIT, GPUS})
 
+LONGEST_WISH = 200  # characters of RUNAI_GPUS that a grant keeps
 GRANULE = 2 << 20  # the driver takes device memory in blocks of 2 MiB
 
 SUFFIXES = {
@@ -90,6 +91,11 @@ class Request:
         self.guarantee = guarantee  # what it is sure to get
         self.limit = limit  # the most that it may take
         self.gpus = gpus  # RUNAI_GPUS as it stands, None where it isn't set
+
+    def describe(self) -> dict[str, str]:
+        """As it was written, for the grant, which stays short whatever an image asks for."""
+        gpus = {} if self.gpus is None else {"gpus": self.gpus[:LONGEST_WISH]}
+        return {"guarantee": self.guarantee.text, "limit": self.limit.text} | gpus
 
 
 def refuse_unknown(names: Mapping[str, str]) -> None:

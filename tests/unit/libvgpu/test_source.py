@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runai_runtime import pages
 from tests.programs.build import tools
 from tests.unit.libvgpu.place import (
     AGENT_DEVICE,
@@ -47,6 +48,11 @@ def test_page_layouts(tmp_path: Path) -> None:
         "AGENT_PAGE_MAGIC": AGENT_MAGIC,
         "AGENT_PAGE_BYTES": AGENT_PAGE_BYTES,
         "offsetof(struct agent_page, device)": AGENT_DEVICE,
+        "offsetof(struct agent_page, counted)": pages.COUNTED,
+        "offsetof(struct agent_page, peak)": pages.PEAK,
+        "offsetof(struct agent_page, refused)": pages.REFUSED,
+        "sizeof(struct account_slot)": pages.SLOT.size,
+        "offsetof(struct account_page, slot)": pages.FIRST_SLOT,
     }
     checks = "".join(f'_Static_assert({left} == {right}, "");\n' for left, right in so.items())
     source.write_text(f'#include "agent_page.h"\n{checks}')

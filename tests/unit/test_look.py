@@ -1,0 +1,218 @@
+"""The screens of runai-ctl, from made-up grants and pages: what fits at 80 and 200 columns, with one GPU and eight."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from runai_runtime.aside import Aside
+from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
+from runai_runtime.engine import parse
+from runai_runtime.explain import sections
+from runai_runtime.grant import MIB, Share, boot, write_grant
+from runai_runtime.host import Host
+from runai_runtime.inventory import Gpu
+from runai_runtime.overview import GpuUse, Overview, as_values
+from runai_runtime.pages import (
+    COUNTED,
+    FIRST_GPU,
+    FIRST_SLOT,
+    GPUS,
+    GRANULE_SHIFT,
+    HELD_SHIFT,
+    MAGIC,
+    PAGE,
+    PEAK,
+    PROCESS_COUNT,
+    REFUSED,
+    SLOT,
+    TOTAL_SHIFT,
+    Figure,
+    Use,
+    parse_account,
+    parse_agent_page,
+)
+from runai_runtime.tables import age, print_sections, status_screen
+from runai_runtime.top import ORDERS, Screen
+
+NOW = 1_000_000.0
+TOTAL = 81559 * MIB
+
+
+def gpu(index: int) -> Gpu:
+    values = {"index": index, "uuid": f"GPU-{index}", "name": "NVIDIA H100 80GB HBM3", "minor": index}
+    return Gpu(values | {"total": TOTAL, "reserved": 480 * MIB, "context": 0})
+
+
+def container(number: int, gpus: int = 1) -> Container:
+    grant = {
+        "gpus": [{"index": at, "uuid": f"GPU-{at}", "guarantee": MIB, "limit": 8000 * MIB} for at in range(gpus)],
+        "enforcement": {"by": "interposer" if number % 2 else "agent"},
+    }
+    figures = [Figure(8000 * MIB, number * 100 * MIB, None if number % 2 else 5000 * MIB, 3) for _ in range(gpus)]
+    made = Container(f"{number:02x}" * 32, "/nowhere", grant, figures, [], NOW - 3700 * number)
+    made.name, made.image = f"a-rather-long-name-of-a-container-{number}", "registry.example.org/team/image:latest"
+    made.processes = [Process(4000000 + number, "python3", 0, 90 * MIB)]
+    return made
+
+
+def overview(gpus: int, containers: int) -> Overview:
+    uses = [GpuUse(gpu(index), 70000 * MIB, 11079 * MIB, None if index else 30000 * MIB) for index in range(gpus)]
+    return Overview(uses, [container(number, min(gpus, 2)) for number in range(containers)])
+
+
+def screen(what: RenderableType, width: int) -> list[str]:
+    out = StringIO()
+    Console(file=out, width=width, highlight=False).print(what)
+    assert "\x1b" not in out.getvalue()
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize(("gpus", "containers"), [(1, 0), (1, 3), (8, 40)])
+def test_status_fits(width: int, gpus: int, containers: int) -> None:
+    shown = overview(gpus, containers)
+    lines = screen(status_screen(shown, width), width)
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if "81559" in line]) == gpus
+    # A line a GPU of each container, with all figures whole: nothing but names is cut short or wrapped.
+    rows = [line for line in lines if " 8000 " in line]
+    assert len(rows) == containers * min(gpus, 2)
+    for each in shown.containers:
+        assert any(each.id[:SHORT] in row and each.by in row for row in rows)
+    assert any("registry.example.org" in line for line in rows) == (width == 200 and containers > 0)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize(("gpus", "containers"), [(1, 3), (8, 40)])
+@pytest.mark.parametrize("height", [0, 24])
+def test_top_fits(width: int, gpus: int, containers: int, height: int) -> None:
+    lines = screen(Screen(width, height).render(overview(gpus, containers), NOW), width)
+    assert max(map(len, lines)) <= width
+    assert not height or len(lines) <= height
+    shown = len([line for line in lines if "python3" in line])
+    (rest,) = [int(line.split()[1]) for line in lines if line.startswith("… ")] or [0]
+    assert shown + rest == containers
+    assert "4000000" in "\n".join(lines) or rest
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_top_sorts(order: str) -> None:
+    lines = screen(Screen(200, 0, order).render(overview(1, 3), NOW), 200)
+    shown = [line.split()[0][-1] for line in lines if line.startswith("a-rather")]
+    assert shown == {"used": list("210"), "since": list("210"), "peak": list("021")}.get(order, list("012"))
+
+
+def test_a_bar_without_colours_tells_what_is_left() -> None:
+    lines = screen(Screen(80, ascii_only=True).render(overview(1, 1), NOW), 80)
+    assert any("###....." in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (90061, "1d 1h"), (-5, "0s")]
+)
+def test_age(seconds: int, text: str) -> None:
+    assert age(NOW - seconds, NOW) == text
+
+
+def test_text_of_others_has_no_markup_and_no_escapes() -> None:
+    odd = container(0)
+    odd.name, odd.image = "[red]x", "a\x1b[31mb\nc"
+    (line,) = [line for line in screen(status_screen(Overview([], [odd]), 200), 200) if "[red]x" in line]
+    assert "a?[31mb?c" in line
+
+
+def agent_page(*, counted: bool) -> bytes:
+    page = bytearray(PAGE)
+    page[:8] = MAGIC
+    struct.pack_into("<4Q", page, FIRST_GPU, 10, 5, 20, 6)
+    struct.pack_into("<QIIQ", page, PROCESS_COUNT, 1, 7, 1, 6)
+    if counted:
+        struct.pack_into("<Q", page, COUNTED, 1)
+        struct.pack_into("<2Q", page, PEAK, 8, 9)
+        struct.pack_into("<2Q", page, REFUSED, 0, 2)
+    return bytes(page)
+
+
+def test_an_agents_page() -> None:
+    counted = parse_agent_page(agent_page(counted=True), 2)
+    assert counted
+    assert counted.figures == [Figure(10, 5, 8, 0), Figure(20, 6, 9, 2)]
+    assert counted.uses == [Use(7, 1, 6)]
+
+
+def test_the_page_of_an_older_agent_has_no_peak() -> None:
+    counted = parse_agent_page(agent_page(counted=False), 1)
+    assert counted
+    assert counted.figures == [Figure(10, 5)]
+
+
+@pytest.mark.parametrize("page", [b"", bytes(PAGE), b"x" * 100])
+def test_what_is_no_page_counts_nothing(page: bytes) -> None:
+    assert parse_agent_page(page, 1) is None
+    assert parse_account(b"x" * 100, [1]) is None
+
+
+def test_an_account() -> None:
+    totals = [3 << TOTAL_SHIFT, *[0] * (GPUS - 1)]
+    slot = SLOT.pack(9 << 32 | 1, 77, 0, *[0] * GPUS, 0, 3 << HELD_SHIFT, *[0] * (2 * GPUS - 2))
+    counted = parse_account(struct.pack(f"<{GPUS + 1}Q", 1, *totals) + slot, [100])
+    assert len(slot) + FIRST_SLOT == 8 + 8 * GPUS + SLOT.size
+    assert counted
+    assert counted.figures == [Figure(100, 3 << GRANULE_SHIFT)]
+    assert counted.uses == [Use(9, 0, 3 << GRANULE_SHIFT, 77)]
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("01" * 32, 1), ("a-rather-long-name-of-a-container-2", 2), ("02", 2)])
+def test_a_container_by_id_name_or_beginning(wanted: str, number: int) -> None:
+    assert find([container(at) for at in range(3)], wanted).id == f"{number:02x}" * 32
+
+
+@pytest.mark.parametrize("wanted", ["", "0", "nobody"])
+def test_no_container_or_several(wanted: str) -> None:
+    with pytest.raises(NoSuchContainerError):
+        find([container(at) for at in range(3)], wanted)
+
+
+def test_grants_that_live_and_one_that_is_damaged(tmp_path: Path) -> None:
+    host = Host("", {"runtime": "", "hook": "", "libvgpu": "", "state": str(tmp_path)})
+    asked = {"guarantee": "1g", "limit": "2g"}
+    folder = write_grant(host, "a", "/nowhere", [Share(gpu(0), MIB, 2 * MIB)], "runai-plan\t1\n", {}, request=asked)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/grant.json").write_text(Path(folder, "grant.json").read_text().replace('"gpus"', '"cpus"'))
+    (tmp_path / "gone").mkdir()
+    (found,), unreadable = read_containers(host)
+    assert (found.id, found.figures, unreadable) == ("a", [Figure(2 * MIB)], ["b"])
+    assert abs(time.time() - found.since) < 3600 * 24
+    out = StringIO()
+    print_sections(Console(file=out, width=80), sections(found))
+    assert "at most 2g, and 1g for sure" in out.getvalue()
+    assert boot() in str(found.grant)
+
+
+def test_json_says_null_for_what_is_not_known() -> None:
+    values = as_values(overview(2, 2), processes=True)
+    assert [use["used"] for use in values["gpus"]] == [30000 * MIB, None]
+    assert [each["gpus"][0]["peak"] for each in values["containers"]] == [5000 * MIB, None]
+
+
+def test_an_engines_answer() -> None:
+    body = b'[{"Id": "a", "Names": ["/b/c", "/c"], "Image": "i"}]'
+    assert parse(b"HTTP/1.0 200 OK\r\nX: y\r\n\r\n" + body) == {"a": ("c", "i")}
+    assert parse(b"HTTP/1.0 500 Oh\r\n\r\n" + body) == {}
+    assert parse(b"HTTP/1.0 200 OK\r\n\r\n{}") == {}
+
+
+def test_what_hangs_is_left_alone() -> None:
+    def hang() -> None:
+        time.sleep(60)
+
+    assert Aside(hang).result(time.monotonic() + 0.01) is None
+    assert Aside(lambda: [1]).result(time.monotonic() + 20) == [1]
+    assert Aside(lambda: os.stat("/nowhere")).result(time.monotonic() + 20) is None

@@ -105,8 +105,8 @@ def configure(
 
 def show(daemon: Path, before: str | None, after: str, values: dict[str, Any]) -> None:
     """What configure would write."""
-    lines = [text.splitlines(keepends=True) for text in (before or "", after)]
-    typer.echo("".join(difflib.unified_diff(*lines, str(daemon), str(daemon))), nl=False)
+    old, new = (text.splitlines(keepends=True) for text in (before or "", after))
+    typer.echo("".join(difflib.unified_diff(old, new, str(daemon), str(daemon))), nl=False)
     typer.echo(f"The configuration: {json.dumps(defaults() | values, indent=4)}")
 
 

@@ -38,7 +38,7 @@ class Made:
         program = Path(sys.executable).with_name("runai-ctl")
         paths = (f"--config={self.config}", f"--program={self.program}", f"--daemon-json={self.daemon}")
         environment = os.environ | {"DOCKER_HOST": self.runai.engine.host, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        words = [program, command, *paths, f"--name={NAME}", *options]
+        words: list[str | Path] = [program, command, *paths, f"--name={NAME}", *options]
         return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
 
     def left(self) -> list[str]:

@@ -16,7 +16,7 @@ import typer
 from runai_runtime.ctl_containers import add_to
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
-from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime, registered
+from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
 from runai_runtime.shim import read_regular
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
@@ -81,12 +81,15 @@ def configure(
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     try:
         values = read_values(config)
+        before, after = None, ""
         before_us = default_runtime(registration.daemon) if default and register else ""
         if before_us and before_us != str(program.absolute()):
             values["runtime"] = before_us  # its users keep it
         values |= {"runtime": runtime} if runtime else {}
+        if register:  # before anything is written: a daemon.json that can't be changed
+            before, after = registration.planned(name, program.absolute(), as_default=default)
         if dry_run:
-            show(registration, name, program.absolute(), default, values, config.absolute())
+            show(registration.daemon, before, after, values)
             return
         faults = set_up(values, config.absolute(), program.absolute())
         if register:
@@ -100,18 +103,13 @@ def configure(
     have_docker_read(reload, restart) if register else None
 
 
-def show(
-    registration: Registration, name: str, program: Path, default: bool, values: dict[str, Any], config: Path
-) -> None:
+def show(daemon: Path, before: str | None, after: str, values: dict[str, Any]) -> None:
     """What configure would write."""
     from runai_runtime.configure import defaults
 
-    text = registration.text()
-    after = registered(registration.without_ours(text), name, program, as_default=default, path=registration.daemon)
-    before, daemon = (text or "").splitlines(keepends=True), str(registration.daemon)
-    typer.echo("".join(difflib.unified_diff(before, after.splitlines(keepends=True), daemon, daemon)), nl=False)
-    typer.echo(f"{program}: the runtime's program")
-    typer.echo(f"{config}: {json.dumps(defaults() | values, indent=4)}")
+    old, new = (text.splitlines(keepends=True) for text in (before or "", after))
+    typer.echo("".join(difflib.unified_diff(old, new, str(daemon), str(daemon))), nl=False)
+    typer.echo(f"The configuration: {json.dumps(defaults() | values, indent=4)}")
 
 
 def have_docker_read(reload: bool, restart: bool) -> None:

@@ -49,16 +49,21 @@ class Registration:
         file alone, where it isn't what dockerd reads.
         """
         for _ in range(ATTEMPTS):
-            before = self.text()
-            base = self.without_ours(before)
-            after = registered(base, name, program, as_default=as_default, path=self.daemon)
+            before, after = self.planned(name, program, as_default=as_default)
             if after == before:
                 return
+            base = self.without_ours(before)
             if self.text() == before:
                 self.keep({"name": name, "before": base, "digest": digest(after)})
                 self.write(after)
                 return
         raise RefusalError(f"{self.daemon} is being changed by somebody else all the time; try again later")
+
+    def planned(self, name: str, program: Path, *, as_default: bool) -> tuple[str | None, str]:
+        """The file's text now, and as register() would have it. Raises likewise."""
+        before = self.text()
+        base = self.without_ours(before)
+        return before, registered(base, name, program, as_default=as_default, path=self.daemon)
 
     def unregister(self) -> None:
         """Undo it: to the byte where nobody has changed the file since, else in our keys."""

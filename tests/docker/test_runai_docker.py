@@ -23,6 +23,9 @@ def start(runai: Runai, *arguments: str, stdin: str = "") -> subprocess.Complete
     )
 
 
+USE = Path(__file__).parents[2] / "docs/use.md"
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(runai: Runai) -> None:
     assert grants_in(runai.state) == []
@@ -57,3 +60,19 @@ def test_a_gpu_that_is_not_there(runai: Runai) -> None:
     done = start(runai, "run", "--rm", "--gpus=device=7", "--gpu-memory=1g", "--network=none", images.BUSYBOX, "true")
     assert done.returncode == 125
     assert "runai: RUNAI_GPUS" in done.stderr
+
+
+@pytest.mark.parametrize("client", [["/usr/bin/docker-compose"], [PROGRAM, "--dry-run", "compose"]])
+def test_compose(runai: Runai, tmp_path: Path, client: list[str | Path]) -> None:
+    """The file of docs/use.md; runai-docker hands compose on."""
+    text = USE.read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert "RUNAI_GPU_MEMORY: 3g" in text
+    path = tmp_path / "docker-compose.yml"
+    path.write_text(text.replace("IMAGE", images.BUSYBOX) + "    network_mode: none\n")
+    environment = os.environ | {"DOCKER_HOST": runai.engine.host, "RUNAI_DOCKER": "/usr/bin/docker"}
+    command = [*client, "-f", path, "-p", "runai", "up"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if client[0] == PROGRAM:
+        assert done.stdout == f"docker compose -f {path} -p runai up\n"
+    else:
+        assert "0MiB /   3072MiB" in done.stdout

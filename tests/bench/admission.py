@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -55,9 +56,11 @@ def prepared(home: Path, config: Mapping[str, Any], grants: int) -> Callable[[],
     gpus = read_inventory(host).gpus
     for number in range(grants):
         name = f"{number:064x}"
-        (root / name).mkdir(parents=True)  # the runtime knows it
+        (root / name).mkdir(parents=True)
+        (root / name / "state.json").touch()  # the runtime knows it
         share = Share(gpus[number % len(gpus)], 256 * MIB, 256 * MIB)
         write_grant(host, name, str(root), [share], "", {"from": "host", "version": "580.159.04"})
+        (Path(host.state) / name / "pid").write_text(f"{os.getpid()}\n")  # and it lives
     subprocess.run(["/usr/sbin/runc", "spec", "-b", bundle], check=True)
     spec = json.loads((bundle / "config.json").read_text())
     spec["process"]["env"].append("RUNAI_GPU_MEMORY=3g")

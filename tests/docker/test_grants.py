@@ -56,6 +56,7 @@ def descriptors(runai: Runai) -> int:
     return sum(len(list(Path(f"/proc/{runai.engine.pid(name)}/fd").iterdir())) for name in ("dockerd", "containerd"))
 
 
+@pytest.mark.timeout(1800)
 def test_one_after_another(runai: Runai, soak: bool) -> None:
     for _ in range(2):
         runai.run("nvidia-smi")  # what the daemons open once

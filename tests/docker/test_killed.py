@@ -107,6 +107,7 @@ def strike(runai: Runai, actor: str, chance: random.Random) -> bool:
     return running.returncode != 0
 
 
+@pytest.mark.timeout(3600)
 def test_kills_at_random_moments(cut: Runai, count: Callable[[int], int]) -> None:
     chance = random.Random(5)  # the same rounds each time
     actors = [*BY_THEMSELVES, *DAEMONS]

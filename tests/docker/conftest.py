@@ -22,7 +22,7 @@ PLACES = {
     "runai-cut": "x",
     "runai-eight": "8",
     "runai-refused": "r",
-    "runai-made": "w",
+    "runai-made": "made",
     "runai-mig": "m",
     "runai-hosts": "h",
     "runai-upgrade": "u",

@@ -155,7 +155,7 @@ def old_engine(tmp_path: Path) -> Iterator[Recorder]:
 def test_an_engine_without_annotations(docker: str, old_engine: Recorder) -> None:
     command, _ = translated(docker, words("run -e RUNAI_GPU_MEMORY=1 --gpus 1 --gpu-memory 0.3 u"))
     _, asked = old_engine.asked([docker, *command])
-    assert asked["Env"] == ["RUNAI_GPU_MEMORY=0.3", "RUNAI_GPUS=1"]
+    assert sorted(asked["Env"]) == ["RUNAI_GPUS=1", "RUNAI_GPU_MEMORY=0.3"]
     assert asked["HostConfig"]["Runtime"] == "runai"
 
 

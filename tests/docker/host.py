@@ -124,7 +124,7 @@ def host_mounts() -> list[str]:
     """
     points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
-    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-")
+    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-", "/tmp/crun.")  # crun's, for a moment
     return sorted(
         point for point, kind in kinds.items() if not kind.startswith("fuse") and not point.startswith(beside)
     )

@@ -128,7 +128,7 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
     """
     ledger = Ledger(host)
     for name in os.listdir(host.state):
-        path = os.path.join(host.state, name)
+        path = f"{host.state}/{name}"
         if name in grants.KEPT:
             continue
         if name.startswith("."):

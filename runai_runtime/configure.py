@@ -11,6 +11,7 @@ from typing import Any
 
 from runai_runtime.agent import host_fault, refusal_of
 from runai_runtime.errors import RefusalError
+from runai_runtime.files import write_whole
 from runai_runtime.host import Host, read_host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
 from runai_runtime.plan import OURS, need
@@ -66,13 +67,13 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
     behind = runtimes_behind(values)
-    write(config_path, json.dumps(values, indent=4) + "\n", 0o644)
+    write_whole(config_path, json.dumps(values, indent=4) + "\n", 0o644)
     host = read_host(str(config_path))
     forget_cache(host)
     scan_in_child(host)
     faults = agent_faults(host, behind.values() or [host.runtime])
     folder = second_stage(behind, values, config_path, program_path)
-    write(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
+    write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
     return faults
 
 
@@ -96,7 +97,7 @@ def second_stage(behind: dict[str, str], values: dict[str, Any], config_path: Pa
     if behind and ":" in str(folder):
         raise RefusalError(f"{folder} can't stand in a search path: it has a colon; take another place for the program")
     for name, runtime in behind.items():
-        write(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)
+        write_whole(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)
     forget_others(folder, behind)
     return str(folder) if behind else ""
 
@@ -156,11 +157,3 @@ def interpreter(hook: str) -> str:
     launcher = Path(hook).with_name("runai-launch")
     fits = launcher.is_file() and len(str(launcher)) < 250 and not set(str(launcher)) & set(" \t\n")
     return str(launcher) if fits else "/usr/bin/python3 -IS"
-
-
-def write(path: Path, text: str, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(mode)
-    temporary.replace(path)

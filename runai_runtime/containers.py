@@ -8,6 +8,7 @@ from typing import Any
 
 from runai_runtime import grant as grants
 from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.files import read_small
 from runai_runtime.host import Host
 from runai_runtime.pages import Figure, Use, read_agent_page
 
@@ -61,7 +62,7 @@ class Container:
     def pid(self) -> int:
         """Its first process, the host's number; 0 until it is known."""
         try:
-            return int(grants.read_small(f"{self.folder}/pid"))
+            return int(read_small(f"{self.folder}/pid"))
         except (OSError, ValueError):
             return 0
 

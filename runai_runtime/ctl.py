@@ -5,15 +5,14 @@ takes a fifth of a second, and a third more with all that configure and verify n
 from __future__ import annotations
 
 import difflib
-import enum
 import json
 import subprocess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
-from runai_runtime.ctl_containers import add_to
+from runai_runtime.ctl_containers import FORMAT, Format, add_to, refusals
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
@@ -21,13 +20,6 @@ from runai_runtime.shim import read_regular
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
 add_to(app)  # what looks at containers
-
-
-class Format(str, enum.Enum):
-    """How a report is printed (a StrEnum is younger than Python 3.10)."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 # Not in Annotated, which typer reads since 0.9 only: Debian 12 has 0.7.
@@ -46,7 +38,6 @@ CONFIG = typer.Option(Path(DEFAULT_PATH), help="The configuration file to read, 
 DRIVER = typer.Option("", help="A folder with the driver's libraries, instead of this host's.")
 LIBRARIES = typer.Option("", help="A folder with our libraries, instead of the configured one.")
 STRICT = typer.Option(False, "--strict", help="An unknown function that looks like device memory is a fault.")
-FORMAT = typer.Option(Format.TABLE, "--format", help="How to print it.")
 
 
 def read_values(config: Path) -> dict[str, Any]:
@@ -79,7 +70,7 @@ def configure(
     from runai_runtime.configure import configure as set_up
 
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
-    try:
+    with refusals():
         values = read_values(config)
         before, after = None, ""
         before_us = default_runtime(registration.daemon) if default and register else ""
@@ -94,13 +85,11 @@ def configure(
         faults = set_up(values, config.absolute(), program.absolute())
         if register:
             registration.register(name, program.absolute(), as_default=default)
-    except RefusalError as refusal:
-        fail(refusal)
     for fault in faults:
         typer.echo(f"Shares will be kept by libvgpu alone, without an agent: {fault}")
     if register:
         typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if default else ''}.")
-    have_docker_read(reload, restart) if register else None
+        have_docker_read(reload, restart)
 
 
 def show(daemon: Path, before: str | None, after: str, values: dict[str, Any]) -> None:
@@ -119,8 +108,9 @@ def have_docker_read(reload: bool, restart: bool) -> None:
         typer.echo("Let docker read that: systemctl reload docker")
         return
     done = subprocess.run(["/usr/bin/systemctl", verb, "docker"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        fail(RefusalError(f"docker didn't {verb}: {done.stderr.strip()}; see journalctl -u docker"))
+    with refusals():
+        if done.returncode:
+            raise RefusalError(f"docker didn't {verb}: {done.stderr.strip()}; see journalctl -u docker")
 
 
 @app.command()
@@ -131,10 +121,8 @@ def unconfigure(
     from runai_runtime.unconfigure import unconfigure as undo
 
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
-    try:
+    with refusals():
         kept = undo(config.absolute(), program.absolute(), registration, name, force=force)
-    except RefusalError as refusal:
-        fail(refusal)
     for sentence in kept:
         typer.echo(sentence)
     typer.echo("Let docker read that: systemctl reload docker")
@@ -153,12 +141,10 @@ def verify(
     from runai_runtime.report import as_json, as_table
     from runai_runtime.verify import verify as look_at
 
-    try:
+    with refusals():
         host = read_host(str(config)) if config.exists() else None
         drivers = drivers_of(host, driver)
         reports = look_at(libraries or (host.libvgpu if host else str(NATIVE)), drivers, strict=strict)
-    except RefusalError as refusal:
-        fail(refusal)
     typer.echo(as_json(reports) if layout is Format.JSON else as_table(reports))
     raise typer.Exit(1 if any(report.faults() for report in reports) else 0)
 
@@ -186,11 +172,6 @@ def drivers_of(host: Host | None, folder: str) -> dict[str, str]:
     if folder and not there:
         raise RefusalError(f"{folder} has none of {', '.join(found)}; name the folder of the driver's libraries")
     return there
-
-
-def fail(refusal: RefusalError) -> NoReturn:
-    typer.echo(f"runai-ctl: {refusal}", err=True)
-    raise typer.Exit(1)
 
 
 def main() -> None:

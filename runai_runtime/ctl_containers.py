@@ -20,6 +20,8 @@ REFUSED, NO_SUCH_CONTAINER = 1, 3
 
 
 class Format(str, enum.Enum):
+    """How a report is printed (a StrEnum is younger than Python 3.10)."""
+
     TABLE = "table"
     JSON = "json"
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
+from runai_runtime.files import read_small
+
 CGROUPS = "/sys/fs/cgroup"
-LONGEST_PID = 32  # bytes, more than a number can have
 
 
 def has_ended(folder: str) -> bool:
@@ -16,11 +17,7 @@ def has_ended(folder: str) -> bool:
     end. A process that has its first one's number now counts as that one.
     """
     try:
-        # The prestart hook's. A host may have hundreds, and open() takes five times as long.
-        descriptor = os.open(f"{folder}/pid", os.O_RDONLY | os.O_CLOEXEC)
-        first = os.read(descriptor, LONGEST_PID)
-        os.close(descriptor)
-        os.kill(int(first), 0)
+        os.kill(int(read_small(f"{folder}/pid")), 0)  # the prestart hook's
     except ProcessLookupError:
         return not has_processes(folder)
     except (OSError, ValueError):
@@ -33,8 +30,7 @@ def has_processes(folder: str) -> bool:
     cgroups that it made below them.
     """
     try:
-        with open(f"{folder}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        lines = read_small(f"{folder}/cgroup").splitlines()
         return any(is_populated(path) for line in lines for path in places(line))
     except (OSError, ValueError):
         return True

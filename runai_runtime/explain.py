@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runai_runtime import grant as grants
 from runai_runtime.containers import Container
+from runai_runtime.files import read_small
 from runai_runtime.overview import container_values
 from runai_runtime.tables import age, mib
 
@@ -30,7 +30,7 @@ LINES = {
 def plan_of(container: Container) -> list[list[str]]:
     """The lines of the container's plan, each a list of its fields; empty where it can't be read."""
     try:
-        text = grants.read_small(f"{container.folder}/plan")
+        text = read_small(f"{container.folder}/plan")
     except (OSError, ValueError):
         return []
     return [line.split("\t") for line in text.splitlines()]

@@ -8,6 +8,7 @@ import os
 
 from runai_runtime.ended import has_ended
 from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.files import read_small
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu, Inventory
 from runai_runtime.request import GPUS, GRANULE, Amount, Request
@@ -29,7 +30,6 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # What runc and crun write of a container once it is made, below their root. One that was killed in the middle leaves a
 # folder without it.
 STATES = ("state.json", "status")
-SMALL = 8192  # bytes: more than almost every grant has
 
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -347,19 +347,6 @@ def living(path: str) -> dict[str, Any] | None:
 def is_known(grant: dict[str, Any]) -> bool:
     """Whether GRANT is of a version that this one understands."""
     return bool(grant.get("version", VERSION) == VERSION)
-
-
-def read_small(path: str) -> str:
-    """The text of a file of ours, in as few calls as can be: a host may have hundreds."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        text = part = os.read(file, SMALL)
-        while len(part) == SMALL:
-            part = os.read(file, SMALL)
-            text += part
-        return text.decode()
-    finally:
-        os.close(file)
 
 
 def is_alive(path: str) -> bool:

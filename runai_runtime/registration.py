@@ -7,11 +7,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from runai_runtime import jsontext
 from runai_runtime.errors import RefusalError, quoted, reason
+from runai_runtime.files import write_whole
 
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 RUNTIMES, DEFAULT = "runtimes", "default-runtime"
@@ -98,7 +100,7 @@ class Registration:
 
     def keep(self, record: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.path, json.dumps(record, indent=4) + "\n", None)
+        write_whole(self.path, json.dumps(record, indent=4) + "\n", 0o644)
 
     def text(self) -> str | None:
         try:
@@ -117,7 +119,9 @@ class Registration:
                 real.unlink(missing_ok=True)
                 return
             real.parent.mkdir(parents=True, exist_ok=True)
-            replace(real, text, os.stat(real) if real.exists() else None)
+            status = os.stat(real) if real.exists() else None
+            mode, owner = (status.st_mode & 0o7777, (status.st_uid, status.st_gid)) if status else (0o644, None)
+            write_whole(real, text, mode, owner)
         except OSError as error:
             raise RefusalError(
                 f"{self.daemon} can't be written: {reason(error)}; see the file system it lies on"
@@ -169,7 +173,8 @@ def read(text: str, path: Path) -> dict[str, Any]:
 
 def default_runtime(daemon: Path) -> str:
     """The path of the runtime that dockerd takes for containers that name none, where daemon.json says one with a
-    path; "" else. Raises RefusalError for one with arguments, which a low-level runtime of ours can't have.
+    path (a name alone, as nvidia-ctk writes it, is looked for on PATH); "" else. Raises RefusalError for one with
+    arguments, which a low-level runtime of ours can't have, and for one that isn't there.
     """
     text = Registration(daemon, daemon).text()
     values = read(text, daemon) if text is not None and text.strip() else {}
@@ -179,21 +184,12 @@ def default_runtime(daemon: Path) -> str:
             f"{daemon} has the default runtime {quoted(values[DEFAULT])} with arguments, which would be lost; "
             "configure without --set-as-default",
         )
-    return str(runtime.get("path", ""))
+    path = str(runtime.get("path", ""))
+    found = shutil.which(path) if path else ""
+    if found is None:
+        raise RefusalError(f"{daemon} has the default runtime {quoted(path)}, which isn't there; mend it first")
+    return found
 
 
 def digest(text: str | None) -> str:
     return hashlib.sha256((text or "").encode()).hexdigest()
-
-
-def replace(path: Path, text: str, status: os.stat_result | None) -> None:
-    """TEXT in the file at PATH, by one rename; owner and mode as STATUS has them."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(text.encode())
-        temporary.chmod(status.st_mode & 0o7777 if status else 0o644)
-        if status:
-            os.chown(temporary, status.st_uid, status.st_gid)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pynvml
@@ -18,6 +19,7 @@ from runai_runtime.able import agent_faults, filter_flags
 from runai_runtime.cdi import read_folders
 from runai_runtime.configure import runtimes_behind
 from runai_runtime.errors import RefusalError
+from runai_runtime.files import write_whole
 from runai_runtime.fit import fit_to_driver, forget_copies
 from runai_runtime.host import Host
 from runai_runtime.hostlog import note
@@ -79,7 +81,7 @@ def write_cache(host: Host) -> None:
             values["cdi"] = read_folders(host.cdi_spec_dirs, values["gpus"])
             for fault in values["cdi"]["faults"]:
                 note(host.log, "info", f"left out of the CDI specifications: {fault}")
-            replace_cache(cache_path(host), values)
+            write_whole(Path(cache_path(host)), json.dumps(values, indent=1), 0o644)
             forget_copies(host, values["ours"])
 
 
@@ -93,13 +95,6 @@ def locked(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def replace_cache(path: str, values: dict[str, Any]) -> None:
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-    os.replace(temporary, path)
 
 
 def scan(host: Host) -> dict[str, Any]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pynvml
+
+from runai_runtime.aside import Aside
+
+SECONDS = 20.0  # for a driver that has to start
 
 
 def is_divided(device: Any) -> bool:
@@ -62,7 +67,10 @@ def measure_instances(
     """
     parts = [gpu for gpu in gpus if "parent" in gpu]
     firsts = {gpu["name"]: gpu["uuid"] for gpu in reversed(parts)}
-    kinds = {name: in_child(partial(measure_instance, cuda, uuid, measure)) for name, uuid in firsts.items()}
+    kinds = {
+        name: Aside(partial(measure_instance, cuda, uuid, measure)).result(time.monotonic() + SECONDS) or 0
+        for name, uuid in firsts.items()
+    }
     return {gpu["uuid"]: kinds[gpu["name"]] for gpu in parts}
 
 
@@ -71,20 +79,3 @@ def measure_instance(cuda: str, uuid: str, measure: Callable[[ctypes.CDLL, int, 
     os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     library = ctypes.CDLL(cuda)
     return 0 if library.cuInit(0) else measure(library, 0, pynvml.nvmlDeviceGetHandleByUUID(uuid))
-
-
-def in_child(function: Callable[[], int]) -> int:
-    """What FUNCTION answers in a child process; 0 where it fails."""
-    receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(receiver)
-            os.write(sender, str(function()).encode())
-        finally:
-            os._exit(0)
-    os.close(sender)
-    with os.fdopen(receiver, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    return int(answer or 0)

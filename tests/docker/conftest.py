@@ -54,9 +54,7 @@ def simhost(folder: Path) -> Iterator[SimHost]:
 @pytest.fixture(scope="session")
 def runai_default(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     config = configuration(folder, simhost) | {"enforcement": request.config.getoption("--enforcement")}
-    program = folder / "runai-runtime"
-    configure(config, folder / "config.json", program)
-    return Runai(engine, simhost, config, program)
+    return Runai.configured(engine, simhost, config, folder)
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +77,7 @@ def bounded_by(enforcement: str, runtime: str, folder: Path, engine: Engine, sim
     """RUNTIME of the same engine and GPU host, with that in its configuration."""
     place = folder / PLACES[runtime]
     config = configuration(place, simhost) | {"enforcement": enforcement}
-    configure(config, place / "config.json", place / "runai-runtime")
-    return Runai(engine, simhost, config, place / "runai-runtime", runtime)
+    return Runai.configured(engine, simhost, config, place, runtime)
 
 
 @pytest.fixture(scope="session")

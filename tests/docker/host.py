@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runai_runtime.configure import configure
 from runai_runtime.grant import KEPT
 from tests.docker import images
 from tests.docker.engine import Engine
@@ -51,6 +52,15 @@ class Runai:
         self.config = config
         self.program = program
         self.state = Path(config["state"])
+
+    @classmethod
+    def configured(
+        cls, engine: Engine, simhost: SimHost, config: dict[str, Any], home: Path, runtime: str = "runai"
+    ) -> Runai:
+        """With CONFIG written, and the program that the engine has registered as RUNTIME, in HOME."""
+        program = home / "runai-runtime"
+        configure(config, home / "config.json", program)
+        return cls(engine, simhost, config, program, runtime)
 
     def arguments(self, *args: str | Path, memory: str | None, runtime: str | None = None) -> list[str]:
         """What `docker run` is given before the image."""

@@ -28,6 +28,29 @@ class EngineError(Exception):
     """The engine did not start or stop; the message holds the ends of its logs."""
 
 
+def run_client(
+    name: str,
+    command: list[str | Path],
+    *,
+    check: bool,
+    seconds: float,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run one command of a client called NAME to its end. With CHECK, a failure raises with what it printed."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise EngineError(f"{name}: exit {done.returncode}: {' '.join(map(str, command))}: {done.stderr.strip()}")
+    return done
+
+
 class Place:
     """One of the numbered places: folders for data and state, a cgroup, and the lock that owns all of it."""
 

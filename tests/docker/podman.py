@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.docker import images
 from tests.docker.engine import SYSTEM_PATH
-from tests.docker.place import CGROUPS, EngineError, Place
+from tests.docker.place import CGROUPS, EngineError, Place, run_client
 
 PODMAN = "/usr/bin/podman"
 IMAGE = "runai-test:podman"
@@ -67,18 +67,9 @@ class Podman:
 
     def __call__(self, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one podman command to its end. With check, a failure raises with what the command printed."""
-        done = subprocess.run(
-            [*self._enter(), PODMAN, *self._globals(), *map(str, args)],
-            env={"PATH": SYSTEM_PATH, "HOME": str(self.place.state), "CONTAINERS_CONF": "/dev/null"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise EngineError(f"podman {' '.join(map(str, args))}: exit {done.returncode}: {done.stderr.strip()}")
-        return done
+        command = [*self._enter(), PODMAN, *self._globals(), *args]
+        environment = {"PATH": SYSTEM_PATH, "HOME": str(self.place.state), "CONTAINERS_CONF": "/dev/null"}
+        return run_client("podman", command, check=check, seconds=SECONDS, environment=environment)
 
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`podman run` with ARGS, of which the image is one."""

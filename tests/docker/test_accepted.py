@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runai_runtime.configure import configure
 from tests.docker.engine import Engine
 from tests.docker.host import Runai, configuration, grants_in, host_mounts
 from tests.docker.test_bare import Bare
@@ -94,8 +93,7 @@ changes = st.fixed_dictionaries(
 def runtime(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     home = folder / f"z{request.param[0]}"
     config = configuration(home, simhost, RUNTIMES[request.param])
-    configure(config, home / "config.json", home / "runai-runtime")
-    return Runai(engine, simhost, config, home / "runai-runtime")
+    return Runai.configured(engine, simhost, config, home)
 
 
 class Bundles:

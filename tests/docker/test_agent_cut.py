@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from runai_runtime.configure import configure
 from tests.docker.agents import FILL, FILLED, agents, tools, wait_for
 from tests.docker.conftest import PLACES
 from tests.docker.engine import Engine
@@ -37,9 +36,7 @@ def cut(request: pytest.FixtureRequest, folder: Path, engine: Engine, simhost: S
     )
     stub.chmod(0o755)
     config = configuration(home, simhost, str(stub)) | {"enforcement": "agent"}
-    program = home / "runai-runtime"
-    configure(config, home / "config.json", program)
-    return Runai(engine, simhost, config, program, "runai-cut")
+    return Runai.configured(engine, simhost, config, home, "runai-cut")
 
 
 def test_a_create_that_is_killed(cut: Runai, count: Callable[[int], int]) -> None:

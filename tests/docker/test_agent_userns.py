@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.engine import Engine
 from tests.docker.host import CUDASH, Container, Runai, configuration
@@ -32,8 +31,7 @@ def host(request: pytest.FixtureRequest, folder: Path, simhost: SimHost) -> Iter
     config = configuration(home, simhost, runtime) | own
     with Engine({"runai": home / "runai-runtime"}, crun=name == "crun", remap=bool(remapped)) as engine:
         images.load(engine)
-        configure(config, home / "config.json", home / "runai-runtime")
-        yield Runai(engine, simhost, config, home / "runai-runtime")
+        yield Runai.configured(engine, simhost, config, home)
 
 
 def test_run_and_exec(host: Runai) -> None:

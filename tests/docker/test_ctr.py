@@ -10,8 +10,8 @@ import pytest
 
 from tests.docker import images
 from tests.docker.agents import FILL, FILLED, agents, wait_for
-from tests.docker.engine import EngineError
 from tests.docker.host import Runai, grants_in, host_mounts
+from tests.docker.place import run_client
 from tests.programs.build import program
 
 NAMESPACE = "runai-ctr"
@@ -28,17 +28,8 @@ class Ctr:
 
     def __call__(self, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         engine = self.runai.engine
-        done = subprocess.run(
-            [engine.program("ctr"), "--address", engine.containerd_address, "--namespace", NAMESPACE, *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise EngineError(f"ctr {' '.join(map(str, args))}: exit {done.returncode}: {done.stderr.strip()}")
-        return done
+        command = [engine.program("ctr"), "--address", engine.containerd_address, "--namespace", NAMESPACE, *args]
+        return run_client("ctr", command, check=check, seconds=SECONDS)
 
     def run(
         self, name: str, *command: str, options: tuple[str, ...] = (), memory: str = "3g", check: bool = True

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from runai_runtime.configure import configure
 from runai_runtime.host import Host
 from runai_runtime.inventory import forget_cache
 from tests.docker.conftest import PLACES
@@ -43,8 +42,7 @@ def hosts(folder: Path, engine: Engine) -> Iterator[Runai]:
     place = folder / PLACES["runai-hosts"]
     with SimHost(place / "gpu-host") as host:
         config = configuration(place, host)
-        configure(config, place / "config.json", place / "runai-runtime")
-        yield Runai(engine, host, config, place / "runai-runtime", "runai-hosts")
+        yield Runai.configured(engine, host, config, place, "runai-hosts")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from runai_runtime.configure import configure
 from tests.docker import images
 from tests.docker.agents import FILL, FILLED, agents, tools, wait_for
 from tests.docker.engine import Engine
@@ -56,9 +55,8 @@ def cut(folder: Path, simhost: SimHost) -> Iterator[Runai]:
         path.write_text(CUT.format(after=home / f"{name}.after", program=program))
         path.chmod(0o755)
     with Engine({"runai": home / "shim-cut"}, live_restore=True) as engine:
-        configure(config, home / "config.json", home / "runai-runtime")
         images.load(engine)
-        yield Runai(engine, simhost, config, home / "runai-runtime")
+        yield Runai.configured(engine, simhost, config, home)
 
 
 def grants(runai: Runai) -> set[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from runai_runtime.configure import configure
 from runai_runtime.host import Host
 from runai_runtime.ledger import read_ledger
 from tests.docker import images
@@ -29,9 +28,8 @@ def lasting(folder: Path, simhost: SimHost) -> Iterator[Runai]:
     home = folder / "l"
     with Engine({"runai": home / "runai-runtime"}, live_restore=True) as engine:
         config = configuration(home, simhost) | {"enforcement": "agent"}
-        configure(config, home / "config.json", home / "runai-runtime")
         images.load(engine, images.BUSYBOX)
-        yield Runai(engine, simhost, config, home / "runai-runtime")
+        yield Runai.configured(engine, simhost, config, home)
 
 
 @pytest.fixture(autouse=True)

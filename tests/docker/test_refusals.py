@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from runai_runtime.configure import configure
 from tests.docker.conftest import PLACES
 from tests.docker.engine import Engine
 from tests.docker.host import NATIVE, Runai, configuration, grants_in, host_mounts, mounts_in
@@ -25,8 +24,7 @@ def runai(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     place = folder / PLACES["runai-refused"]
     copy = shutil.copytree(NATIVE, place / "native")
     config = configuration(place, simhost) | {"libvgpu": str(copy), "hook": str(copy / "runai-hook")}
-    configure(config, place / "config.json", place / "runai-runtime")
-    return Runai(engine, simhost, config, place / "runai-runtime", "runai-refused")
+    return Runai.configured(engine, simhost, config, place, "runai-refused")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ USE = Path(__file__).parents[2] / "docs/use.md"
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(runai: Runai) -> None:
+def leaves_nothing(runai: Runai) -> Iterator[None]:
+    yield
+    runai.engine.remove_containers()
     assert grants_in(runai.state) == []
 
 

@@ -29,8 +29,7 @@ def upgraded(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
     copy = shutil.copytree(NATIVE, place / "native")
     config = configuration(place, simhost) | {"libvgpu": str(copy), "hook": str(copy / "runai-hook")}
     config["enforcement"] = "agent"
-    configure(config, place / "config.json", place / "runai-runtime")
-    return Runai(engine, simhost, config, place / "runai-runtime", "runai-upgrade")
+    return Runai.configured(engine, simhost, config, place, "runai-upgrade")
 
 
 def reconfigure(runai: Runai, native: Path) -> None:

@@ -187,12 +187,22 @@ def test_somebody_writes_all_the_time(here: Registration, monkeypatch: pytest.Mo
         here.register("runai", PROGRAM, as_default=False)
 
 
-def test_the_default_runtime(tmp_path: Path) -> None:
+def test_the_default_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-ctk writes a name without a folder."""
     daemon = tmp_path / "daemon.json"
     assert default_runtime(daemon) == ""
-    for text, path in (("{}", ""), (TEXTS["nvidia"], "nvidia-container-runtime"), ('{"default-runtime": "runc"}', "")):
+    for text in ("{}", '{"default-runtime": "runc"}'):
         daemon.write_text(text)
-        assert default_runtime(daemon) == path
+        assert default_runtime(daemon) == ""
+    daemon.write_text(TEXTS["nvidia"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RefusalError, match="which isn't there"):
+        default_runtime(daemon)
+    program = tmp_path / "nvidia-container-runtime"
+    program.touch(0o755)
+    assert default_runtime(daemon) == str(program)
+    daemon.write_text(TEXTS["nvidia"].replace('"nvidia-container-runtime"', f'"{program}"'))
+    assert default_runtime(daemon) == str(program)
     daemon.write_text('{"default-runtime": "x", "runtimes": {"x": {"path": "/x", "runtimeArgs": ["-v"]}}}')
     with pytest.raises(RefusalError, match="with arguments"):
         default_runtime(daemon)

@@ -104,7 +104,7 @@ static void parse_uuid(const char *text, CUuuid *uuid)
     }
 }
 
-CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice ordinal)
+static CUresult give_uuid(CUuuid *uuid, CUdevice ordinal, bool of_gpu)
 {
     struct device *device;
     CUresult result = enter_device(ordinal, &device);
@@ -112,21 +112,19 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice ordinal)
         return result;
     if (!uuid)
         return leave(CUDA_ERROR_INVALID_VALUE);
-    parse_uuid(device->info.uuid, uuid);
+    parse_uuid(of_gpu ? device->mig.gpu_uuid : device->info.uuid, uuid);
     return leave(CUDA_SUCCESS);
+}
+
+CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice ordinal)
+{
+    return give_uuid(uuid, ordinal, false);
 }
 
 /* The older one doesn't know of instances: it names the GPU. */
 CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice ordinal)
 {
-    struct device *device;
-    CUresult result = enter_device(ordinal, &device);
-    if (result)
-        return result;
-    if (!uuid)
-        return leave(CUDA_ERROR_INVALID_VALUE);
-    parse_uuid(device->mig.gpu_uuid, uuid);
-    return leave(CUDA_SUCCESS);
+    return give_uuid(uuid, ordinal, true);
 }
 
 CUresult cuDeviceGetLuid(char *luid, unsigned int *mask, CUdevice ordinal)

@@ -39,9 +39,12 @@ nvmlDevice_t library_instance(nvmlDevice_t gpu, unsigned index);
 const char *library_driver_version(void);
 
 /* What a call answers that gives one number which is part of the device. */
-#define GIVE(device, place, value)                                   \
+#define GIVE(device, place, value) GIVE_FROM(enter_device(device), place, value)
+
+/* The same behind another way in. */
+#define GIVE_FROM(entry, place, value)                               \
     do {                                                             \
-        nvmlReturn_t entered = enter_device(device);                 \
+        nvmlReturn_t entered = (entry);                              \
         if (entered)                                                 \
             return entered;                                          \
         if (!(place))                                                \

@@ -55,35 +55,17 @@ nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int *is)
 
 nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t instance, nvmlDevice_t *device)
 {
-    nvmlReturn_t result = enter_instance(instance);
-    if (result)
-        return result;
-    if (!device)
-        return leave(NVML_ERROR_INVALID_ARGUMENT);
-    *device = instance->gpu;
-    return leave(NVML_SUCCESS);
+    GIVE_FROM(enter_instance(instance), device, instance->gpu);
 }
 
 nvmlReturn_t nvmlDeviceGetGpuInstanceId(nvmlDevice_t device, unsigned int *id)
 {
-    nvmlReturn_t result = enter_instance(device);
-    if (result)
-        return result;
-    if (!id)
-        return leave(NVML_ERROR_INVALID_ARGUMENT);
-    *id = device->mig.gpu_instance;
-    return leave(NVML_SUCCESS);
+    GIVE_FROM(enter_instance(device), id, device->mig.gpu_instance);
 }
 
 nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned int *id)
 {
-    nvmlReturn_t result = enter_instance(device);
-    if (result)
-        return result;
-    if (!id)
-        return leave(NVML_ERROR_INVALID_ARGUMENT);
-    *id = device->mig.compute_instance;
-    return leave(NVML_SUCCESS);
+    GIVE_FROM(enter_instance(device), id, device->mig.compute_instance);
 }
 
 /* For instances alone. */

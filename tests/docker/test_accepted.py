@@ -100,7 +100,7 @@ class Bundles:
     """One bundle after another, under the low-level runtime alone and with a share."""
 
     def __init__(self, runai: Runai, home: Path) -> None:
-        self.bare = Bare(runai, home)
+        self.bare, self.number = Bare(runai, home), 0
         self.bare.write("sh", "-c", "cat /.runai/limits; echo done")
         self.template = json.loads((self.bare.bundle / "config.json").read_text())
 
@@ -121,12 +121,18 @@ class Bundles:
         runai = self.bare.runai
         (self.bare.bundle / "config.json").write_text(json.dumps(self.spec(change, share=share)))
         program = runai.program if share else runai.config["runtime"]
-        command = [program, "--root", self.bare.root, "run", "--bundle", self.bare.bundle, "accepted"]
-        done = subprocess.run(
-            ["/usr/bin/unshare", "-m", "/bin/sh", "-c", ONE_VERSION, *command],
+        self.number += 1
+        name = f"accepted{self.number}"
+        done = self.call(program, "run", "--bundle", self.bare.bundle, name)
+        # On a busy machine crun was once seen to end and leave its container behind.
+        self.call(program, "delete", "--force", name)
+        return done.stdout.endswith("done\n"), done.stdout + done.stderr
+
+    def call(self, program: str | Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/usr/bin/unshare", "-m", "/bin/sh", "-c", ONE_VERSION, program, "--root", self.bare.root, *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False,
         )  # fmt: skip
-        return done.stdout.endswith("done\n"), done.stdout + done.stderr
 
 
 def test_accepted_with_a_share(runtime: Runai, tmp_path: Path, count: Callable[[int], int]) -> None:

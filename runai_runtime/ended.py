@@ -16,13 +16,18 @@ def has_ended(folder: str) -> bool:
     """Whether the container whose grant lies in FOLDER has run, and has no process any more. What can't be told is no
     end. A process that has its first one's number now counts as that one.
     """
+    return is_running(folder) is False and not has_processes(folder)
+
+
+def is_running(folder: str) -> bool | None:
+    """Whether the first process of the container whose grant lies in FOLDER is there; None where that can't be told."""
     try:
         os.kill(int(read_small(f"{folder}/pid")), 0)  # the prestart hook's
     except ProcessLookupError:
-        return not has_processes(folder)
-    except (OSError, ValueError):
         return False
-    return False
+    except (OSError, ValueError):
+        return None
+    return True
 
 
 def has_processes(folder: str) -> bool:

@@ -126,7 +126,7 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
 
     For who holds the lock. A runtime that fails early, or can't remove a cgroup, never calls the poststop hook.
     """
-    ledger = Ledger(host)
+    ledger, roots = Ledger(host), grants.Roots()
     for name in os.listdir(host.state):
         path = f"{host.state}/{name}"
         if name in grants.KEPT:
@@ -134,7 +134,7 @@ def read_ledger(host: Host, apart_from: str = "") -> Ledger:
         if name.startswith("."):
             sweep_unfinished(path, name)
             continue
-        grant = grants.living(path)
+        grant = grants.living(path, roots)
         if grant is None:
             if os.path.isdir(path):
                 grants.take_back(host, path)

@@ -73,6 +73,27 @@ def test_a_container_that_the_runtime_was_not_told_the_end_of(
         assert grants.is_alive(str(grant))
 
 
+def test_a_look_at_many(host: Host, tmp_path: Path) -> None:
+    """The ledger is content with a folder and a process, and looks closely where one of them is not there."""
+    grant = made(host, tmp_path / "root")
+    text = json.loads((grant / "grant.json").read_text())
+    rewrite(grant / "grant.json", {"creator": text["creator"] | {"start": 1}})
+    (grant / "pid").write_text(f"{os.getpid()}\n")
+    (tmp_path / "root/x").mkdir(parents=True)
+    for roots in (None, grants.Roots()):
+        assert (grants.living(str(grant), roots) is None) is (roots is None)
+    (tmp_path / "root/x").rmdir()
+    assert grants.living(str(grant), grants.Roots()) is None
+    known_to_runc(tmp_path / "root/x")
+    child = subprocess.Popen(["/bin/true"])
+    child.wait()
+    (grant / "pid").write_text(f"{child.pid}\n")
+    (grant / "cgroup").write_text("0::/none-such\n")
+    assert grants.living(str(grant), grants.Roots()) is None
+    read_ledger(host)
+    assert not grant.exists()
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["the runtime's root is on a disk", "and is not"])
 def test_a_grant_of_an_earlier_boot(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
     """A process of this boot can have its creator's pid and start time; here it is the creator itself."""

@@ -24,6 +24,7 @@ struct pool {
     bool closed;      /* cuMemPoolDestroy was called while memory of it was in use */
     bool gone;        /* out of the table; the last call under way frees it */
     uint64_t charged; /* granules, those of calls under way included */
+    uint64_t pending; /* granules by which the calls under way may still make it grow */
     unsigned calls;   /* calls under way */
 };
 
@@ -56,6 +57,13 @@ static void shrink(struct state *state, struct pool *pool, uint64_t to)
         return;
     account_release(&state->member, (unsigned)pool->gpu, pool->charged - to);
     pool->charged = to;
+}
+
+/* Gives back what is charged beyond what POOL has and what the calls under way may still take: there may always be one
+ * under way, where many threads allocate, so nothing waits for the last of them. */
+static void settle(struct state *state, struct pool *pool)
+{
+    shrink(state, pool, reserved(pool) + pool->pending);
 }
 
 static struct pool *add(struct state *state, CUmemoryPool handle, int gpu)
@@ -124,8 +132,7 @@ void pools_refresh(struct state *state, unsigned gpu, bool trim)
                 continue; /* another entry may be at I now */
             if (trim && reserved(pool_of(entry)) > granules(used(pool_of(entry))))
                 REAL(cuMemPoolTrimTo)(pool_of(entry)->handle, 0);
-            if (!pool_of(entry)->calls)
-                shrink(state, pool_of(entry), reserved(pool_of(entry)));
+            settle(state, pool_of(entry));
         }
         i++;
     }
@@ -135,8 +142,9 @@ void pools_refresh(struct state *state, unsigned gpu, bool trim)
 struct growth {
     struct pool *pool; /* NULL: nothing is charged */
     CUmemoryPool handle;
-    uint64_t spare; /* granules that were charged for the case that the pool grows although it shouldn't */
-    bool may_wait;  /* out of memory, but the pool has room that its streams may not have set free yet */
+    uint64_t most; /* granules that were charged for it */
+    bool spare;    /* for the case that the pool grows although it shouldn't */
+    bool may_wait; /* out of memory, but the pool has room that its streams may not have set free yet */
 };
 
 static bool has_room(const struct pool *pool, uint64_t bytes)
@@ -169,7 +177,7 @@ static CUresult charge_growth(struct state *state, struct growth *growth, struct
     uint64_t most = granules(bytes > UINT64_MAX - STEP ? bytes : (bytes + STEP - 1) & ~(STEP - 1));
     if (!charge_step(state, pool, most)) {
         if (has_room(pool, bytes) && charge_quickly(state, (unsigned)pool->gpu, most)) {
-            growth->spare = most;
+            growth->spare = true;
         } else {
             charge_make_room(state, (unsigned)pool->gpu);
             if (!charge_step(state, pool, most)) {
@@ -181,6 +189,8 @@ static CUresult charge_growth(struct state *state, struct growth *growth, struct
         }
     }
     pool->charged += most;
+    pool->pending += most;
+    growth->most = most;
     growth->pool = pool;
     pool->calls++;
     return CUDA_SUCCESS;
@@ -246,18 +256,19 @@ static bool end(const struct growth *growth)
     struct state *state = state_lock();
     uint64_t now = reserved(pool);
     pool->calls--;
+    pool->pending -= growth->most;
     if (pool->gone) {
         account_release(&state->member, (unsigned)pool->gpu, pool->charged);
         pool->charged = 0;
         if (!pool->calls)
             free(pool);
-    } else if (growth->spare && now + growth->spare > pool->charged) {
+    } else if (growth->spare && now + growth->most > pool->charged) {
         ok = false; /* it did grow */
     } else if (now > pool->charged) {
         ok = charge_locked(state, (unsigned)pool->gpu, now - pool->charged);
         pool->charged += ok ? now - pool->charged : 0;
-    } else if (!pool->calls) {
-        shrink(state, pool, now); /* calls under way have charged what they may need */
+    } else {
+        settle(state, pool);
     }
     state_unlock(state);
     return ok;
@@ -368,8 +379,7 @@ static void close_pool(struct state *state, struct pool *pool)
         if (REAL(cuDeviceGetMemPool)(&its, device) == CUDA_SUCCESS && its == pool->handle &&
             REAL(cuDeviceGetDefaultMemPool)(&its, device) == CUDA_SUCCESS)
             REAL(cuDeviceSetMemPool)(device, its);
-    if (!pool->calls)
-        shrink(state, pool, reserved(pool));
+    settle(state, pool);
 }
 
 EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)

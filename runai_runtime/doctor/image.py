@@ -9,7 +9,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 from elftools.elf.elffile import ELFFile
 
@@ -54,7 +54,7 @@ def loader_of(program: str) -> str:
     """The path of the loader that PROGRAM asks for."""
     try:
         with open(program, "rb") as file:
-            segments = ELFFile(file).iter_segments()
+            segments: Iterable[Any] = ELFFile(file).iter_segments()
             return next(str(one.get_interp_name()) for one in segments if one["p_type"] == "PT_INTERP")
     except (*FAULTS, StopIteration) as error:
         raise Unknown(f"{program} can't be read ({error or type(error).__name__})") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from tests.docker.agents import wait_for
+from tests.docker.conftest import bounded_by
 from tests.docker.engine import Engine
-from tests.docker.host import Runai
+from tests.docker.host import Container, Runai
+from tests.simgpu.host import SimHost
+from tests.toolkit.install import TOP, Toolkit
 
 CTL = str(Path(sys.executable).with_name("runai-ctl"))
 
-# Gives each container the whole GPU, and holds nothing.
-OPEN = """\
+# In place of runai-runtime: runc, for a container that was edited otherwise, or not at all.
+OTHER = """\
 #!/usr/bin/python3 -IS
 import json
 import os
@@ -31,11 +37,19 @@ if "create" in sys.argv:
     path = os.path.join(sys.argv[sys.argv.index("--bundle") + 1], "config.json")
     with open(path) as file:
         spec = json.load(file)
-    cdi.apply({specification!r}, ["0"], spec)
+    {edit}
     with open(path, "w") as file:
         json.dump(spec, file)
 os.execv("/usr/sbin/runc", ["runc", *sys.argv[1:]])
 """
+
+NOTHING = "pass"
+WHOLE_GPU = "cdi.apply({specification!r}, ['0'], spec)"
+SLEEP = (
+    "spec['mounts'].append({'type': 'bind', 'source': '/usr/bin/busybox', 'destination': '/busybox', "
+    "'options': ['bind', 'ro']}); "
+    "spec['process']['args'] = ['/busybox', 'sleep', '120']"
+)
 
 
 def command(runai: Runai, folder: Path, *options: str) -> list[str]:
@@ -81,10 +95,59 @@ def leaves_nothing(engine: Engine) -> Iterator[None]:
     assert left(engine) == ([], before)
 
 
+@pytest.fixture
+def other(folder: Path, engine: Engine, simhost: SimHost) -> Runai:
+    """A runtime of the engine that is configured as ours is, and whose program a test puts another in place of."""
+    return bounded_by("auto", "runai-other", folder, engine, simhost)
+
+
+def put(other: Runai, edit: str) -> None:
+    text = OTHER.format(top=str(TOP), edit=edit)
+    other.program.write_text(text)
+
+
 @pytest.mark.parametrize("kind", ["runai_agent", "runai_interposer"])
 def test_a_share_that_is_held(kind: str, request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> None:
-    runai: Runai = request.getfixturevalue(kind)
-    found = live(runai, tmp_path)
-    print(found)
-    assert list(found) == ["share of GPU 0"]
-    assert found["share of GPU 0"]["level"] == "ok"
+    found = live(request.getfixturevalue(kind), tmp_path)["share of GPU 0"]
+    assert found["level"] == "ok", found
+    assert re.fullmatch(r"a container sees 512 MiB; it took 35\d beside its context, then was refused", found["what"])
+
+
+def test_a_share_that_is_not_held(other: Runai, tmp_path: Path) -> None:
+    """A whole GPU without anything of ours: what was taken of it is little more than the share."""
+    toolkit = Toolkit(tmp_path, other.simhost)
+    put(other, WHOLE_GPU.format(specification=toolkit.specification))
+    found = live(other, tmp_path)["share of GPU 0"]
+    assert found["level"] == "fault"
+    assert found["what"] == ("the share isn't held: a container with 512 MiB took 544, and cuMemAlloc wasn't refused")
+    assert found["mend"].startswith("see which program docker has")
+
+
+def test_a_container_without_a_driver(other: Runai, tmp_path: Path) -> None:
+    put(other, NOTHING)
+    found = live(other, tmp_path)["share of GPU 0"]
+    assert (found["level"], "started without the driver: libcuda.so.1" in found["what"]) == ("fault", True), found
+
+
+def test_no_room_is_no_fault(runai_agent: Runai, tmp_path: Path) -> None:
+    holder = Container(runai_agent, "sleep", "60", memory="1")
+    found = live(runai_agent, tmp_path)["share of GPU 0"]
+    assert found["level"] == "warning"
+    assert found["what"].startswith("a share was not tried: GPU 0 has 0 MiB free of ")
+    assert holder.id[:12] in found["what"]
+    assert found["mend"] == "this container asks for 512 MiB; ask for less, or stop one of these"
+
+
+def test_an_interrupt_leaves_nothing(other: Runai, tmp_path: Path) -> None:
+    put(other, SLEEP)
+    with subprocess.Popen(
+        command(other, tmp_path), env=environment(other), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as doctor:
+        try:
+            wait_for(lambda: left(other.engine)[0] != [])
+        finally:
+            doctor.send_signal(signal.SIGINT)
+            _, errors = doctor.communicate(timeout=60)
+    assert doctor.returncode != 0
+    assert "Traceback" not in errors
+    assert left(other.engine)[0] == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from runai_runtime.configure import NATIVE
 from runai_runtime.doctor.facts import Facts
 from runai_runtime.doctor.finding import FAULT, Finding, Unknown, fault, of_refusal, ok, warning
 from runai_runtime.doctor.image import write_image
@@ -19,7 +19,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.inventory import read_cache
 from runai_runtime.request import GPUS, MEMORY
 
-PROBE = "runai-probe"
+PROBE = NATIVE / "runai-probe"
 MIB = 1 << 20
 STEP = 256 * MIB
 UNMEASURED = 768 * MIB  # for a context whose size nobody measured: of known GPUs the largest takes 550 MiB
@@ -34,6 +34,8 @@ NEEDED = (
 
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 SEE_RUNTIME = "see which program docker has for that runtime (docker info), and run runai-ctl configure"
+SEE_DOCKER = "see docker's own log (journalctl -u docker)"
+SEE_FILES = "see whether there is room in /tmp, and install runai-runtime again"
 SEE_HOST = "see whether CUDA works on the host outside of containers, and runai-ctl logs"
 
 
@@ -51,9 +53,10 @@ def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]
         with ended_in_order(), image(facts) as name:
             return {f"share of GPU {gpu['index']}": tried(facts, gpu, name) for gpu in gpus}
     except Unknown as why:
-        return {"live": fault(f"no container could be started: {why.at_length()}", "mend that first")}
+        return {"live": fault(f"no image could be made for a container: {why}", SEE_DOCKER)}
     except OSError as error:
-        return {"live": fault(f"no image could be made for it: {error}", "see whether there is room in /tmp")}
+        where = f" ({error.filename})" if error.filename else ""
+        return {"live": fault(f"no image could be made for a container: {error.strerror}{where}", SEE_FILES)}
 
 
 @contextlib.contextmanager
@@ -73,9 +76,8 @@ def ended_in_order() -> Iterator[None]:
 @contextlib.contextmanager
 def image(facts: Facts) -> Iterator[str]:
     """The id of an image with the probe: it has no name, and is removed. Raises Unknown."""
-    probe = os.path.join(os.path.dirname(facts.host.hook), PROBE)
     with tempfile.TemporaryFile() as tar:
-        write_image(tar, probe, [path for path in facts.libraries.values() if path])
+        write_image(tar, str(PROBE), [path for path in facts.libraries.values() if path])
         tar.seek(0)
         made = facts.run(*facts.docker, "import", "--message=runai-ctl doctor --live", "-", stdin=tar, seconds=SECONDS)
     name = made.strip()
@@ -90,7 +92,10 @@ def tried(facts: Facts, gpu: dict[str, Any], image_id: str) -> Finding:
     """What a container with a share of GPU gets."""
     share = share_of(facts, gpu)
     if share > gpu["total"] - gpu["reserved"]:
-        return warning(f"the GPU is too small to be tried with {share // MIB} MiB", "try what it is for")
+        return warning(
+            f"{(gpu['total'] - gpu['reserved']) // MIB} MiB are fewer than the {share // MIB} MiB that are tried",
+            "start a container with a smaller share by hand",
+        )
     try:
         done = run_probe(facts, gpu["uuid"], share, image_id)
     except Unknown as why:
@@ -116,7 +121,7 @@ def run_probe(facts: Facts, uuid: str, share: int, image_id: str) -> subprocess.
     name = f"runai-doctor-{secrets.token_hex(4)}"
     options = [f"--name={name}", f"--runtime={facts.name}", "--network=none", "--log-driver=none"]
     asked = [f"--env={MEMORY}={share // MIB}m", f"--env={GPUS}=device={uuid}"]
-    command = [*facts.docker, "run", "--rm", *options, *asked, image_id, f"/{PROBE}", str(share)]
+    command = [*facts.docker, "run", "--rm", *options, *asked, image_id, f"/{PROBE.name}", str(share)]
     ended = False
     try:
         done = facts.complete(*command, seconds=SECONDS)
@@ -132,12 +137,15 @@ def not_started(status: int, said: str) -> Finding:
     """Of docker's exit STATUS and what it SAID."""
     _, ours, sentence = said.partition("runai: ")
     if not ours:
-        line = next((line for line in said.strip().splitlines() if line.strip()), f"docker run ended with {status}")
-        return fault(f"no container with a share starts: {line.strip()}", f"{SEE_RUNTIME}; or see docker's own log")
+        lines = [line for line in said.splitlines() if line.startswith("docker: ")] or said.strip().splitlines()
+        line = lines[0].removeprefix("docker: ").rstrip(".") if lines else f"docker run ended with {status}"
+        return fault(f"no container with a share starts: {line}", f"{SEE_RUNTIME}; {SEE_DOCKER}")
     sentence = sentence.strip().splitlines()[0].removesuffix(": unknown.").removesuffix(": unknown")
     found = of_refusal(RefusalError(sentence))
-    if "MiB free" in sentence or "MiB of it at most" in sentence:
-        return warning(f"a share was not tried: {found.what}", found.mend)
+    if "MiB free" in sentence:
+        return warning(f"a share was not tried: {found.what}", "try again when there is room (runai-ctl status)")
+    if "MiB of it at most" in sentence:
+        return warning(f"a share was not tried: {found.what}", 'try again with another "largest_share"')
     return fault(f"no container with a share starts: {found.what}", found.mend)
 
 

@@ -135,7 +135,7 @@ def test_no_room_is_no_fault(runai_agent: Runai, tmp_path: Path) -> None:
     assert found["level"] == "warning"
     assert found["what"].startswith("a share was not tried: GPU 0 has 0 MiB free of ")
     assert holder.id[:12] in found["what"]
-    assert found["mend"] == "this container asks for 512 MiB; ask for less, or stop one of these"
+    assert found["mend"] == "try again when there is room (runai-ctl status)"
 
 
 def test_an_interrupt_leaves_nothing(other: Runai, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 /* runai-probe SHARE: the program of the container that runai-ctl doctor --live starts with a share of one GPU. It asks how
- * large the GPU is, and for memory in every common way until that is refused, or it has more than SHARE bytes. What it saw
- * is one line of JSON, which runai_runtime/doctor/live.py reads:
+ * large the GPU is, and for memory in every common way until that is refused, or it has more than SHARE bytes. Where an
+ * agent keeps the share, a second process does the same with the driver's own library, around libvgpu. What each saw is one
+ * line of JSON, which runai_runtime/doctor/live.py reads:
  *
  *     {"gpus": N, "cuda": BYTES, "nvml": BYTES, "free": BYTES, "ways": [{"call": NAME, "took": BYTES, "error": NAME}, …]}
  *     {"call": NAME, "error": TEXT}           where that call failed, and nothing could be tried
@@ -14,6 +15,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* In a container with a share (docs/architecture.md). */
+#define AGENT_PAGE "/.runai/page"
+#define REAL_LIBRARY "/.runai/real/libcuda.so.1"
 
 #define LARGEST_BLOCK ((size_t)32 << 20)
 #define SMALLEST_BLOCK ((size_t)2 << 20) /* the driver gives device memory in blocks of this size */
@@ -84,6 +91,8 @@ static CUresult take_managed(size_t bytes) {
     return call ? call(&address, bytes, CU_MEM_ATTACH_GLOBAL) : CUDA_ERROR_NOT_SUPPORTED;
 }
 
+/* Managed memory comes last: it is libvgpu that refuses it. The driver itself gives addresses, and takes device memory as
+ * they are touched, which nobody does here. */
 static const struct way {
     const char *call;
     CUresult (*take)(size_t bytes);
@@ -92,6 +101,8 @@ static const struct way {
     {"cuMemCreate", take_created},
     {"cuMemAllocManaged", take_managed},
 };
+
+#define WITHOUT_LIBVGPU (COUNT(WAYS) - 1)
 
 /* Bytes that WAY gives until it refuses a smallest block, or BEFORE and these are more than SHARE. */
 static size_t take_all(const struct way *way, size_t before, size_t share, CUresult *refused) {
@@ -127,9 +138,9 @@ static unsigned long long nvml_total(void) {
     return memory.total;
 }
 
-int main(int count, char **arguments) {
-    size_t share = count > 1 ? strtoull(arguments[1], NULL, 10) : 0;
-    cuda = dlopen("libcuda.so.1", RTLD_NOW);
+/* The first COUNT ways. */
+static void probe(const char *library, size_t share, size_t count) {
+    cuda = dlopen(library, RTLD_NOW);
     if (!cuda)
         give_up("dlopen", dlerror());
     int gpus = 0;
@@ -145,7 +156,7 @@ int main(int count, char **arguments) {
     CALL(cuMemGetInfo, &free_bytes, &shown);
     printf("{\"gpus\": %d, \"cuda\": %zu, \"nvml\": %llu, \"free\": %zu, \"ways\": [", gpus, total, nvml_total(), free_bytes);
     size_t took = 0;
-    for (size_t i = 0; i < COUNT(WAYS); i++) {
+    for (size_t i = 0; i < count; i++) {
         CUresult refused;
         size_t more = take_all(&WAYS[i], took, share, &refused);
         took += more;
@@ -154,5 +165,24 @@ int main(int count, char **arguments) {
         putchar('}');
     }
     puts("]}");
+}
+
+/* What LIBRARY gives to a process of its own. */
+static void probe_in_child(const char *library, size_t share, size_t count) {
+    pid_t child = fork();
+    if (child == 0) {
+        probe(library, share, count);
+        exit(0);
+    }
+    int status;
+    if (child < 0 || waitpid(child, &status, 0) != child || status)
+        give_up("fork", "a process couldn't be started, or crashed");
+}
+
+int main(int count, char **arguments) {
+    size_t share = count > 1 ? strtoull(arguments[1], NULL, 10) : 0;
+    probe_in_child("libcuda.so.1", share, COUNT(WAYS));
+    if (access(AGENT_PAGE, F_OK) == 0)
+        probe_in_child(REAL_LIBRARY, share, WITHOUT_LIBVGPU);
     return 0;
 }

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from runai_runtime.configure import NATIVE
 from runai_runtime.doctor.facts import Facts
-from runai_runtime.doctor.finding import FAULT, Finding, Unknown, fault, of_refusal, ok, warning
+from runai_runtime.doctor.finding import FAULT, OK, Finding, Unknown, fault, of_refusal, ok, warning
 from runai_runtime.doctor.image import write_image
 from runai_runtime.errors import RefusalError
 from runai_runtime.inventory import read_cache
@@ -36,6 +36,7 @@ OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 SEE_RUNTIME = "see which program docker has for that runtime (docker info), and run runai-ctl configure"
 SEE_DOCKER = "see docker's own log (journalctl -u docker)"
 SEE_FILES = "see whether there is room in /tmp, and install runai-runtime again"
+SEE_AGENT = "see what its agent said (runai-ctl logs), and report this to runai-runtime"
 SEE_HOST = "see whether CUDA works on the host outside of containers, and runai-ctl logs"
 
 
@@ -150,12 +151,13 @@ def not_started(status: int, said: str) -> Finding:
 
 
 def judge(said: str, share: int) -> Finding:
-    """What the probe SAID, for a share of so many bytes."""
+    """What the probe SAID, for a share of so many bytes: as any program, and where there is an agent around libvgpu."""
     try:
-        saw = json.loads(said.strip().splitlines()[-1])
+        saw, *around = [json.loads(line) for line in said.strip().splitlines()]
         if "error" in saw:
             return could_not_try(saw["call"], saw["error"], share)
-        return judge_amounts(saw, share)
+        found = judge_amounts(saw, share)
+        return judge_around(found, around[0], share) if around and found.level == OK else found
     except (ValueError, LookupError, TypeError):
         return fault(f"the container started, and its program said {said.strip()[:100]!r}", SEE_RUNTIME)
 
@@ -169,6 +171,21 @@ def could_not_try(call: str, error: str, share: int) -> Finding:
             "see nvidia-smi on the host: programs outside of shares may have the GPU's memory",
         )
     return fault(f"CUDA doesn't work in a container with a share: {call} answers {error}", SEE_HOST)
+
+
+def judge_around(found: Finding, saw: dict[str, Any], share: int) -> Finding:
+    """What was FOUND, with what a program SAW that uses the driver's own library."""
+    if "error" in saw and saw["error"] != OUT_OF_MEMORY:
+        return warning(
+            f"{found.what}; around libvgpu that wasn't tried: {saw['call']} answers {saw['error']}", SEE_HOST
+        )
+    took = sum(way["took"] for way in saw.get("ways", []))
+    if took > share:
+        return fault(
+            f"a program that goes around libvgpu took {took // MIB} of {share // MIB} MiB: the agent didn't refuse it",
+            SEE_AGENT,
+        )
+    return ok(f"{found.what}; around libvgpu it took {took // MIB}, then the agent refused it")
 
 
 def judge_amounts(saw: dict[str, Any], share: int) -> Finding:

@@ -58,6 +58,13 @@ JUDGED = [
     ("hello\n", FAULT, "its program said 'hello'"),
 ]
 
+AROUND = [
+    (said(), OK, "; around libvgpu it took 850, then the agent refused it"),
+    (json.dumps({"call": "cuDevicePrimaryCtxRetain", "error": NO_MEMORY}), OK, "; around libvgpu it took 0"),
+    (said(ways=[way(1056, "")]), FAULT, "goes around libvgpu took 1056 of 1024 MiB: the agent didn't refuse it"),
+    (json.dumps({"call": "dlopen", "error": "odd"}), WARNING, "around libvgpu that wasn't tried: dlopen answers odd"),
+]
+
 RUNTIME_SAID = (
     "docker: Error response from daemon: OCI runtime create failed: runai: {}: unknown.\nSee 'docker --help'.\n"
 )
@@ -83,6 +90,16 @@ def well_put(found: Finding) -> bool:
 def test_what_the_probe_saw(text: str, level: str, words: str) -> None:
     found = judge(text, SHARE)
     assert (found.level, words in found.what, well_put(found)) == (level, True, True), found
+
+
+@pytest.mark.parametrize(("text", "level", "words"), AROUND)
+def test_what_the_probe_saw_around_libvgpu(text: str, level: str, words: str) -> None:
+    found = judge(said() + text, SHARE)
+    assert (found.level, words in found.what, well_put(found)) == (level, True, True), found
+
+
+def test_what_is_wrong_with_libvgpu_comes_first() -> None:
+    assert "sees 2 GPU(s)" in judge(said(gpus=2) + said(), SHARE).what
 
 
 @pytest.mark.parametrize(("text", "level", "words"), NOT_STARTED)

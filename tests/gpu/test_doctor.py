@@ -40,9 +40,11 @@ def test_a_share_is_held(gpu_host: GpuHost, tmp_path: Path) -> None:
     for gpu in gpu_host.inventory.gpus:
         one = found[f"share of GPU {gpu.index}"]
         assert one["level"] == "ok", (one, done.stderr)
-        share, took = map(int, re.findall(r"\d+", one["what"]))
+        share, took, *around = map(int, re.findall(r"\d+", one["what"]))
         # All of the share but what the context takes, to within the blocks that the probe asks for and those that the
-        # driver keeps for itself.
-        assert share - gpu.context // MIB - 64 <= took <= share - gpu.context // MIB + 8
+        # driver keeps for itself. Around libvgpu there is an agent, or nothing was tried.
+        most = share - gpu.context // MIB + 8
+        assert most - 72 <= took <= most
+        assert all(further <= most for further in around)
     assert engine.docker("images", "--all", "--quiet").stdout == before
     assert engine.docker("ps", "--all", "--quiet").stdout == ""

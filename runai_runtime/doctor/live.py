@@ -9,12 +9,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from runai_runtime.configure import NATIVE
 from runai_runtime.doctor.facts import Facts
 from runai_runtime.doctor.finding import FAULT, OK, Finding, Unknown, fault, of_refusal, ok, warning
 from runai_runtime.doctor.image import write_image
+from runai_runtime.doctor.report import looked
 from runai_runtime.errors import RefusalError
 from runai_runtime.inventory import read_cache
 from runai_runtime.request import GPUS, MEMORY
@@ -52,7 +54,8 @@ def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]
     try:
         gpus = facts.driver["gpus"]
         with ended_in_order(), image(facts) as name:
-            return {f"share of GPU {gpu['index']}": tried(facts, gpu, name) for gpu in gpus}
+            trials = {f"share of GPU {gpu['index']}": partial(tried, gpu=gpu, image_id=name) for gpu in gpus}
+            return {check: looked(trial, facts) for check, trial in trials.items()}
     except Unknown as why:
         return {"live": fault(f"no image could be made for a container: {why}", SEE_DOCKER)}
     except OSError as error:
@@ -62,16 +65,17 @@ def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]
 
 @contextlib.contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM ends this as Ctrl-C does: with what was made taken away."""
+    """SIGTERM and SIGHUP end this as Ctrl-C does: with what was made taken away."""
 
-    def stop(_signal: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -140,7 +140,8 @@ def test_no_room_is_no_fault(runai_agent: Runai, tmp_path: Path) -> None:
     assert found["mend"] == "try again when there is room (runai-ctl status)"
 
 
-def test_an_interrupt_leaves_nothing(other: Runai, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_it_leaves_nothing(other: Runai, tmp_path: Path, number: signal.Signals) -> None:
     put(other, SLEEP)
     with subprocess.Popen(
         command(other, tmp_path), env=environment(other), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -148,7 +149,7 @@ def test_an_interrupt_leaves_nothing(other: Runai, tmp_path: Path) -> None:
         try:
             wait_for(lambda: left(other.engine)[0] != [])
         finally:
-            doctor.send_signal(signal.SIGINT)
+            doctor.send_signal(number)
             _, errors = doctor.communicate(timeout=60)
     assert doctor.returncode != 0
     assert "Traceback" not in errors

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runai_runtime.configure import NATIVE
+from runai_runtime.doctor.facts import Facts
 from runai_runtime.doctor.finding import FAULT, OK, WARNING, Finding, Unknown
 from runai_runtime.doctor.image import known_libraries, loader_of, needed, write_image
 from runai_runtime.doctor.live import judge, not_started, try_shares
@@ -119,7 +120,7 @@ class Client:
             "run": (said(), 0),
         }
 
-    def live(self) -> dict[str, Finding]:
+    def facts(self) -> Facts:
         cases = []
         for command, (text, code) in self.answers.items():
             self.made.write(f"answers/{command}", text)
@@ -128,7 +129,10 @@ class Client:
             f'echo "$*" >>{self.asked}\ncase $1 in import) cat >/dev/null;; esac\ncase $1 in {" ".join(cases)} esac'
         )
         self.made.docker = [str(self.made.script("client", script))]
-        facts = self.made.facts()
+        return self.made.facts()
+
+    def live(self) -> dict[str, Finding]:
+        facts = self.facts()
         return try_shares(facts, examine(facts))
 
     def commands(self) -> list[str]:
@@ -165,6 +169,19 @@ def test_a_container_that_fails_is_removed(made: Made) -> None:
     _, run, removed, _ = client.commands()
     name = next(word.removeprefix("--name=") for word in run.split() if word.startswith("--name="))
     assert removed == f"rm --force --volumes {name}"
+
+
+def test_a_container_that_does_not_end_is_removed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(made)
+    client.answers["run"] = ("", 0)
+    hang = f'case $1 in run) echo "$*" >>{client.asked}; exec sleep 60;; esac'
+    slow = made.script("slow", f'{hang}\nexec {made.folder}/client "$@"')
+    facts = client.facts()
+    facts.docker = [str(slow)]
+    monkeypatch.setattr("runai_runtime.doctor.live.SECONDS", 3)
+    found = try_shares(facts, examine(facts))["share of GPU 0"]
+    assert (found.level, "didn't end well: slow didn't answer within 3 s" in found.what) == (FAULT, True), found
+    assert any(line.startswith("rm --force") for line in client.commands())
 
 
 def test_an_image_that_cannot_be_made(made: Made) -> None:

@@ -37,6 +37,7 @@ FORCE = typer.Option(False, "--force", help="Although containers run on it.")
 CONFIG = typer.Option(Path(DEFAULT_PATH), help="The configuration file to read, if there is one.")
 DRIVER = typer.Option("", help="A folder with the driver's libraries, instead of this host's.")
 LIBRARIES = typer.Option("", help="A folder with our libraries, instead of the configured one.")
+LIVE = typer.Option(False, "--live", help="Start a container on each GPU that tries to take more than its share.")
 STRICT = typer.Option(False, "--strict", help="An unknown function that looks like device memory is a fault.")
 
 
@@ -150,12 +151,19 @@ def verify(
 
 
 @app.command()
-def doctor(layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON) -> None:
+def doctor(
+    live: bool = LIVE, layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON
+) -> None:
     """Find what would stop this host from working, or from holding a share, and say how to mend it."""
     from runai_runtime.doctor import report as doctors
     from runai_runtime.doctor.facts import Facts
 
-    findings = doctors.examine(Facts(config.absolute(), daemon.absolute(), name))
+    facts = Facts(config.absolute(), daemon.absolute(), name)
+    findings = doctors.examine(facts)
+    if live:
+        from runai_runtime.doctor.live import try_shares
+
+        findings |= try_shares(facts, findings)
     typer.echo(doctors.as_json(findings) if layout is Format.JSON else doctors.as_table(findings))
     raise typer.Exit(1 if doctors.has_fault(findings) else 0)
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from runai_runtime.configure import defaults
 from runai_runtime.doctor.finding import Unknown
@@ -74,27 +74,37 @@ class Facts:
         except OSError:
             return ""
 
-    def run(self, *command: str) -> str:
-        """What a program prints. Raises Unknown if it fails, or takes too long. One that the kernel holds and that
-        can't be ended is left behind.
+    def run(self, *command: str, seconds: float = 0, stdin: IO[bytes] | None = None) -> str:
+        """What a program prints, that is given STDIN. Raises Unknown if it fails, or takes too long."""
+        done = self.complete(*command, seconds=seconds, stdin=stdin)
+        if done.returncode:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            said = lines[-1] if lines else f"exit status {done.returncode}"
+            raise Unknown(f"{os.path.basename(command[0])} failed ({said})")
+        return done.stdout
+
+    def complete(
+        self, *command: str, seconds: float = 0, stdin: IO[bytes] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A program that ran to its end. Raises Unknown if it can't be started, or takes longer than SECONDS (0: as
+        long as any). One that the kernel holds and that can't be ended is left behind.
         """
-        name = os.path.basename(command[0])
+        seconds = seconds or self.seconds
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         except OSError as error:
             raise Unknown(f"{command[0]} can't be started ({error.strerror})") from error
         try:
-            output, errors = process.communicate(timeout=self.seconds)
+            output, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
             leave(process)
-            raise Unknown(f"{name} didn't answer within {self.seconds:g} s") from error
-        if process.returncode:
-            lines = (errors.strip() or output.strip()).splitlines()
-            said = lines[-1] if lines else f"exit status {process.returncode}"
-            raise Unknown(f"{name} failed ({said})")
-        return output
+            raise Unknown(f"{os.path.basename(command[0])} didn't answer within {seconds:g} s") from error
+        except BaseException:  # a Ctrl-C
+            leave(process)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     @cached_property
     def _configuration(self) -> tuple[Host, str]:

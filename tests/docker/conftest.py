@@ -26,6 +26,7 @@ PLACES = {
     "runai-mig": "m",
     "runai-hosts": "h",
     "runai-upgrade": "u",
+    "runai-other": "o",
 }
 """The runtimes of the shared engine, and the folders that they lie in: short ones, for the sockets in them."""
 

@@ -7,6 +7,7 @@ same tests run without qemu.)
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from runai_runtime.elf import read_library
 from runai_runtime.errors import RefusalError
 from runai_runtime.fit import fit_to_driver
 from runai_runtime.host import Host
-from runai_runtime.verify import TABLES, checks, refuse_faults, table, verify
+from runai_runtime.verify import TABLES, check_glibc, check_pages, check_processor, checks, refuse_faults, table, verify
 from tests.docker.host import NATIVE as HERE
 from tests.programs.build import tools
 
@@ -157,6 +158,12 @@ def test_the_programs() -> None:
         assert set(aligned) == {"0x10000"}  # kernels for arm have pages of up to 64 KiB
 
 
+def test_the_probe() -> None:
+    probe = read_library(str(NATIVE / "runai-probe"))
+    made = (check_glibc(probe), check_processor(probe, "aarch64"), check_pages(probe, "aarch64"))
+    assert [check.fault for check in made] == ["", "", ""]
+
+
 def test_the_hook_knows_the_folders_of_arms_loaders() -> None:
     words = (NATIVE / "runai-hook").read_bytes().split(b"\0")
     assert {b"atomics", b"aarch64", b"/usr/lib/aarch64-linux-gnu"} <= set(words)
@@ -268,6 +275,11 @@ def test_the_hook_says_what_is_wrong() -> None:
     assert done.returncode == 1
     assert re.fullmatch(r"runai: the state directory /nowhere can't be opened, .*\n", done.stderr)
     assert run(NATIVE / "runai-hook", "poststop", "/nowhere").stderr == ""
+
+
+def test_the_probe_says_that_there_is_no_driver(machine: Machine) -> None:
+    said = json.loads(run(NATIVE / "runai-probe", str(1 << 20), root=machine.root).stdout)
+    assert (said["call"], "libcuda.so.1" in said["error"]) == ("dlopen", True)
 
 
 def test_the_launcher_hands_on(tmp_path: Path) -> None:

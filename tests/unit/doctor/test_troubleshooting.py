@@ -13,7 +13,8 @@ from runai_runtime.doctor.report import CHECKS
 
 TOP = Path(__file__).parents[3]
 DOC = (TOP / "docs/troubleshooting.md").read_text(encoding="utf-8")
-MESSAGES, CHECKED = DOC.split("## What doctor looks at")
+MESSAGES, DOCTOR = DOC.split("## What doctor looks at")
+CHECKED, TRIED = DOCTOR.split("## What doctor --live tries")
 
 
 def python_text(node: ast.expr) -> str:
@@ -47,6 +48,12 @@ def named(text: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
+def live_findings() -> Iterator[str]:
+    for node in ast.walk(ast.parse((TOP / "runai_runtime/doctor/live.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("fault", "warning"):
+            yield python_text(node.args[0])
+
+
 def test_the_sentences_are_found() -> None:
     assert len(SENTENCES) > 150
 
@@ -63,3 +70,10 @@ def test_nothing_in_the_table_is_said_by_nobody() -> None:
 
 def test_every_check_of_doctor_is_told() -> None:
     assert sorted(named(CHECKED)) == sorted(CHECKS)
+
+
+def test_every_finding_of_a_live_container_is_told_and_no_other() -> None:
+    findings = set(live_findings())
+    assert len(findings) > 10
+    assert [one for one in findings if not any(words in one for words in named(TRIED))] == []
+    assert [words for words in named(TRIED) if not any(words in one for one in findings)] == []

@@ -1,0 +1,222 @@
+"""doctor --live: a container with a share of each GPU, in which our probe (probe/runai-probe.c) tries to take more."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NoReturn
+
+from runai_runtime.configure import NATIVE
+from runai_runtime.doctor.facts import Facts
+from runai_runtime.doctor.finding import FAULT, OK, Finding, Unknown, fault, of_refusal, ok, warning
+from runai_runtime.doctor.image import write_image
+from runai_runtime.doctor.report import looked
+from runai_runtime.errors import RefusalError
+from runai_runtime.inventory import read_cache
+from runai_runtime.request import GPUS, MEMORY
+
+PROBE = NATIVE / "runai-probe"
+MIB = 1 << 20
+STEP = 256 * MIB
+UNMEASURED = 768 * MIB  # for a context whose size nobody measured: of known GPUs the largest takes 550 MiB
+SECONDS = 60  # for a container; the first one after a boot may take some
+CLOSE = 64 * MIB  # so much of what is free may not be had, in blocks of the driver's
+
+# Without these no container with a share starts at all, and the sentence of their own check says why.
+NEEDED = (
+    *("configuration", "our programs", "driver libraries", "driver", "low-level runtime", "engine", "runtime"),
+    "registered program",
+)
+
+OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
+SEE_RUNTIME = "see which program docker has for that runtime (docker info), and run runai-ctl configure"
+SEE_DOCKER = "see docker's own log (journalctl -u docker)"
+SEE_FILES = "see whether there is room in /tmp, and install runai-runtime again"
+SEE_AGENT = "see what its agent said (runai-ctl logs), and report this to runai-runtime"
+SEE_HOST = "see whether CUDA works on the host outside of containers, and runai-ctl logs"
+
+
+def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]:
+    """What a container with a share of each GPU of the host gets, by names that no check has. FINDINGS: of the checks.
+
+    Nothing is started where one of these says that it would not. What is made for it is gone at the end.
+    """
+    for name in NEEDED:
+        found = findings.get(name)
+        if found and found.level == FAULT:
+            return {"live": fault(f"no container was started: {name}: {found.what}", "mend that first")}
+    try:
+        gpus = facts.driver["gpus"]
+        with ended_in_order(), image(facts) as name:
+            trials = {f"share of GPU {gpu['index']}": partial(tried, gpu=gpu, image_id=name) for gpu in gpus}
+            return {check: looked(trial, facts) for check, trial in trials.items()}
+    except Unknown as why:
+        return {"live": fault(f"no image could be made for a container: {why}", SEE_DOCKER)}
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return {"live": fault(f"no image could be made for a container: {error.strerror}{where}", SEE_FILES)}
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this as Ctrl-C does: with what was made taken away."""
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def image(facts: Facts) -> Iterator[str]:
+    """The id of an image with the probe: it has no name, and is removed. Raises Unknown."""
+    with tempfile.TemporaryFile() as tar:
+        write_image(tar, str(PROBE), [path for path in facts.libraries.values() if path])
+        tar.seek(0)
+        made = facts.run(*facts.docker, "import", "--message=runai-ctl doctor --live", "-", stdin=tar, seconds=SECONDS)
+    name = made.strip()
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(Unknown):
+            facts.run(*facts.docker, "image", "rm", "--force", name)
+
+
+def tried(facts: Facts, gpu: dict[str, Any], image_id: str) -> Finding:
+    """What a container with a share of GPU gets."""
+    share = share_of(facts, gpu)
+    if share > gpu["total"] - gpu["reserved"]:
+        return warning(
+            f"{(gpu['total'] - gpu['reserved']) // MIB} MiB are fewer than the {share // MIB} MiB that are tried",
+            "start a container with a smaller share by hand",
+        )
+    try:
+        done = run_probe(facts, gpu["uuid"], share, image_id)
+    except Unknown as why:
+        return fault(
+            f"the container with {share // MIB} MiB didn't end well: {why}",
+            "see runai-ctl logs, and runai-ctl status: with a wait in the configuration it may have waited for room",
+        )
+    if done.returncode:
+        return not_started(done.returncode, done.stderr)
+    return judge(done.stdout, share)
+
+
+def share_of(facts: Facts, gpu: dict[str, Any]) -> int:
+    """The smallest share that leaves something beside a context, in bytes."""
+    inventory = read_cache(facts.host)
+    known = {one.uuid: one.context for one in inventory.gpus} if inventory else {}
+    context = known.get(gpu["uuid"], 0) or UNMEASURED
+    return (context + STEP - 1) // STEP * STEP + STEP
+
+
+def run_probe(facts: Facts, uuid: str, share: int, image_id: str) -> subprocess.CompletedProcess[str]:
+    """The probe's container, which isn't there any more afterwards. Raises Unknown."""
+    name = f"runai-doctor-{secrets.token_hex(4)}"
+    options = [f"--name={name}", f"--runtime={facts.name}", "--network=none", "--log-driver=none"]
+    asked = [f"--env={MEMORY}={share // MIB}m", f"--env={GPUS}=device={uuid}"]
+    command = [*facts.docker, "run", "--rm", *options, *asked, image_id, f"/{PROBE.name}", str(share)]
+    ended = False
+    try:
+        done = facts.complete(*command, seconds=SECONDS)
+        ended = done.returncode == 0
+        return done
+    finally:
+        if not ended:
+            with contextlib.suppress(Unknown):
+                facts.complete(*facts.docker, "rm", "--force", "--volumes", name)
+
+
+def not_started(status: int, said: str) -> Finding:
+    """Of docker's exit STATUS and what it SAID."""
+    _, ours, sentence = said.partition("runai: ")
+    if not ours:
+        lines = [line for line in said.splitlines() if line.startswith("docker: ")] or said.strip().splitlines()
+        line = lines[0].removeprefix("docker: ").rstrip(".") if lines else f"docker run ended with {status}"
+        return fault(f"no container with a share starts: {line}", f"{SEE_RUNTIME}; {SEE_DOCKER}")
+    sentence = sentence.strip().splitlines()[0].removesuffix(": unknown.").removesuffix(": unknown")
+    found = of_refusal(RefusalError(sentence))
+    if "MiB free" in sentence:
+        return warning(f"a share was not tried: {found.what}", "try again when there is room (runai-ctl status)")
+    if "MiB of it at most" in sentence:
+        return warning(f"a share was not tried: {found.what}", 'try again with another "largest_share"')
+    return fault(f"no container with a share starts: {found.what}", found.mend)
+
+
+def judge(said: str, share: int) -> Finding:
+    """What the probe SAID, for a share of so many bytes: as any program, and where there is an agent around libvgpu."""
+    try:
+        saw, *around = [json.loads(line) for line in said.strip().splitlines()]
+        if "error" in saw:
+            return could_not_try(saw["call"], saw["error"], share)
+        found = judge_amounts(saw, share)
+        return judge_around(found, around[0], share) if around and found.level == OK else found
+    except (ValueError, LookupError, TypeError):
+        return fault(f"the container started, and its program said {said.strip()[:100]!r}", SEE_RUNTIME)
+
+
+def could_not_try(call: str, error: str, share: int) -> Finding:
+    if call == "dlopen":
+        return fault(f"the container with a share started without the driver: {error}", SEE_RUNTIME)
+    if error == OUT_OF_MEMORY:
+        return warning(
+            f"{call} was refused under a share of {share // MIB} MiB: there is no room for a context",
+            "see nvidia-smi on the host: programs outside of shares may have the GPU's memory",
+        )
+    return fault(f"CUDA doesn't work in a container with a share: {call} answers {error}", SEE_HOST)
+
+
+def judge_around(found: Finding, saw: dict[str, Any], share: int) -> Finding:
+    """What was FOUND, with what a program SAW that uses the driver's own library."""
+    if "error" in saw and saw["error"] != OUT_OF_MEMORY:
+        return warning(
+            f"{found.what}; around libvgpu that wasn't tried: {saw['call']} answers {saw['error']}", SEE_HOST
+        )
+    took = sum(way["took"] for way in saw.get("ways", []))
+    if took > share:
+        return fault(
+            f"a program that goes around libvgpu took {took // MIB} of {share // MIB} MiB: the agent didn't refuse it",
+            SEE_AGENT,
+        )
+    return ok(f"{found.what}; around libvgpu it took {took // MIB}, then the agent refused it")
+
+
+def judge_amounts(saw: dict[str, Any], share: int) -> Finding:
+    ways = saw["ways"]
+    took = sum(way["took"] for way in ways)
+    sizes = f"{took // MIB} of {share // MIB} MiB"
+    if took > share:
+        last = [way["call"] for way in ways if way["took"]][-1]
+        return fault(
+            f"the share isn't held: a container with {share // MIB} MiB took {took // MIB}, and {last} wasn't refused",
+            SEE_RUNTIME,
+        )
+    shown = {name: saw[name] for name in ("cuda", "nvml") if saw[name] not in (0, share)}
+    if shown or saw["gpus"] != 1:
+        seen = ", ".join(f"{size // MIB} MiB by {name.upper()}" for name, size in shown.items())
+        return fault(
+            f"the container was refused at {sizes}, and sees {saw['gpus']} GPU(s){', of ' if seen else ''}{seen}: "
+            "what is seen there is not the share",
+            SEE_RUNTIME,
+        )
+    odd = [way for way in ways if way["error"] != OUT_OF_MEMORY and way["error"] != "CUDA_ERROR_NOT_SUPPORTED"]
+    if odd:
+        return warning(f"took {sizes}, then {odd[0]['call']} answered {odd[0]['error'] or 'nothing'}", SEE_HOST)
+    if took + CLOSE < saw["free"]:
+        return warning(
+            f"took {sizes} and was refused, although {saw['free'] // MIB} were shown as free: programs outside of "
+            "shares may have the GPU's memory",
+            "see nvidia-smi on the host",
+        )
+    return ok(f"a container sees {share // MIB} MiB; it took {took // MIB} beside its context, then was refused")

@@ -8,6 +8,7 @@ picture. Capitals (IMAGE, CONTAINER) are to be filled in by the reader.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ PAGES = [README, *sorted((TOP / "docs").glob("*.md"))]
 PROMPT = "$ "
 
 PROGRAMS = frozenset(
-    "docker runai-docker runai-ctl runai-runtime ./dev podman ctr runc crun systemctl journalctl sudo apt apt-get dpkg "
+    "docker runai-docker runai-ctl runai-runtime dev podman ctr runc crun systemctl journalctl sudo apt apt-get dpkg "
     "pip pipx python python3 pytest git cd ln rm cat curl nvidia-smi nvidia-ctk nvidia-modprobe lslocks man".split()
 )
 """What a line or a code span begins with that is a command."""
@@ -53,27 +54,22 @@ def split(page: Path) -> tuple[list[Block], str]:
     fence, block, before = "", None, ""
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         mark = re.match(r" *(```+|~~~+)", line)
-        if fence:
-            if mark and mark[1] == fence:
-                fence, block = "", None
-            elif block:
-                block.lines.append(line)
-        elif mark:
-            fence, block = mark[1], Block(number + 1, [])
+        indented = line.startswith("    ") and (block is not None or not before.strip())
+        if not fence and (mark or (indented and block is None)):
+            block = Block(number + bool(mark), [])
             blocks.append(block)
-        elif line.startswith("    ") and (block or not before.strip()):
-            if block is None:
-                block = Block(number, [])
-                blocks.append(block)
-            block.lines.append(line[4:])
-        elif block and not line.strip():
-            block.lines.append("")
-        else:
+            fence = mark[1] if mark else ""
+        elif fence and mark and mark[1] == fence:
+            fence, block = "", None
+        elif block and not (fence or indented or not line.strip()):
             block = None
-            text.append(line)
+        if block and not mark:
+            block.lines.append(line)
+        elif not block:
+            text.append("" if mark else line)
         before = line
-        if not line.strip() and not fence:
-            text.append("")
+    for block in blocks:  # of a list, they are indented by more
+        block.lines = textwrap.dedent("\n".join(block.lines)).split("\n")
     return blocks, "\n".join(text)
 
 
@@ -98,20 +94,27 @@ def typed(page: Path) -> Iterator[Typed]:
 
 
 def without_prompt(page: Path) -> Iterator[tuple[int, str]]:
-    """Lines that look like something to type, and don't say so: number and line. One with an arrow is a picture's."""
+    """Lines that look like something to type, and don't say so: number and line. A block with arrows is a picture."""
     for block in split(page)[0]:
+        if re.search("[►▼◄]", "".join(block.lines)):
+            continue
         for number, line in enumerate(block.lines, block.line):
             if line.startswith(PROMPT):
                 break  # what follows is printed
-            words = line.removeprefix("# ").split()
-            if words and Path(words[0]).name in PROGRAMS | {"dev"} and not re.search("[─►▶]", line):
+            if program_of(line.removeprefix("# ")):
                 yield number, line
+
+
+def program_of(line: str) -> str:
+    """The program that a line or a code span starts, by its name; "" if it is no command."""
+    name = Path(line.split(maxsplit=1)[0]).name if line.strip() else ""
+    return name if name in PROGRAMS else ""
 
 
 def mentioned(page: Path) -> list[str]:
     """The code spans of a page that are commands of more than one word."""
     spans = re.findall(r"`([^`]+)`", re.sub(r"\n(?=\S)", " ", split(page)[1]))
-    return [span for span in spans if span.split()[0] in PROGRAMS and len(span.split()) > 1]
+    return [span for span in spans if program_of(span) and len(span.split()) > 1]
 
 
 def links(page: Path) -> list[str]:

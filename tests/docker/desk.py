@@ -85,6 +85,15 @@ class Desk:
             os.close(ours)
         return Done(process.returncode, said.decode(errors="replace").replace("\r\n", "\n"))
 
+    @contextlib.contextmanager
+    def with_gpus_of(self, simhost: SimHost) -> Iterator[None]:
+        """The host has the GPUs of another one, and none of its own."""
+        path = self.folder / "etc/runai-runtime/config.json"
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | {"driver": configuration(self.folder, simhost)["driver"]}))
+        yield
+        path.write_text(before)
+
     def start_train(self) -> None:
         """Have a container `train` that holds memory of its 8 GiB."""
         if self.engine.docker("ps", "--quiet", "--filter=name=^train$").stdout:
@@ -154,13 +163,15 @@ class Desk:
 
 
 @contextlib.contextmanager
-def desk(folder: Path) -> Iterator[Desk]:
-    """In FOLDER, which has a short path on a disk."""
+def desk(folder: Path, simhost: SimHost) -> Iterator[Desk]:
+    """In FOLDER, which has a short path on a disk. SIMHOST was started before: what is mounted later the engine may not
+    see, as it has a mount namespace of its own.
+    """
     covers = {path: folder / path.name for path in COVERED}
     shutil.copytree("/etc", folder / "etc", symlinks=True)
     for cover in covers.values():
         cover.mkdir(exist_ok=True)
-    with SimHost(folder / "gpu-host") as simhost, Engine(covered={path: covers[path] for path in covers}) as engine:
+    with Engine(covered=covers) as engine:
         yield Desk(engine, simhost, folder)
 
 

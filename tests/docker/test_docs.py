@@ -62,7 +62,12 @@ ELSEWHERE: dict[str, str] = {
 }
 """What can't be run here, and why."""
 
-FILLED = {r"\bIMAGE\b": "ubuntu", r"\bBUNDLE\b": "bundle", r"\bID\b": "docs", r"\bCONTAINER\b": "train"}
+FILLED = {
+    r"\bIMAGE\b|\bnvidia/cuda:\S+": "ubuntu",
+    r"\bBUNDLE\b": "bundle",
+    r"\bID\b": "docs",
+    r"\bCONTAINER\b": "train",
+}
 """What a reader fills in, and with what it is filled in here."""
 
 EXIT = {"docker run --rm --runtime=runai -e RUNAI_GPU_MEMORY=4g ubuntu nvidia-smi": 125}
@@ -105,7 +110,7 @@ class Reader:
         """Type what stands there, in its order, on a host with no containers but those it takes for given."""
         if not all(found.place in self.done or found.command in ELSEWHERE for found in TYPED[page]):
             self.at.engine.remove_containers()
-            if page.name == "ctl.md":
+            if any("train" in filled(found.command).split() for found in TYPED[page]):
                 self.at.start_train()
             self.type(TYPED[page])
 

@@ -121,3 +121,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 def test_the_readme_is_one_screen() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 66
+
+
+def test_nothing_is_named_that_no_page_has() -> None:
+    assert set(NAMED) - {span for page in PAGES for span in mentioned(page)} == set()

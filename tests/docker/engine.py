@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shlex
 import socket
 import subprocess
 import time
@@ -55,6 +56,7 @@ class Engine:
     binaries: a folder with another engine than the system's (unpacked packages, or just the programs).
     search: a folder in which the daemons look for other programs first.
     settings: more of daemon.json.
+    covered: folder -> another one of this host that the daemons, and what they start, see there instead of it.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Engine:
         binaries: Path | None = None,
         search: Path | None = None,
         settings: Mapping[str, Any] | None = None,
+        covered: Mapping[Path, Path] | None = None,
     ) -> None:
         self.runtimes = dict(runtimes or {})
         if crun:
@@ -80,6 +83,8 @@ class Engine:
             self._own_mounts.append(f"/usr/bin/umount {CGROUPS}/unified")
         if remap:
             self._own_mounts += [f'/usr/bin/mount --bind "$1/{name}" /etc/{name}' for name in ("subuid", "subgid")]
+        for folder, by in (covered or {}).items():
+            self._own_mounts.append(f"/usr/bin/mount --bind {shlex.quote(str(by))} {shlex.quote(str(folder))}")
         self._folders = [] if binaries is None else [binaries / "usr/sbin", binaries / "usr/bin", binaries]
         self._folders += [Path(folder) for folder in SYSTEM_PATH.split(":")]
         self._search = search
@@ -184,6 +189,10 @@ class Engine:
             text=True,
         )
 
+    def enter(self) -> list[str]:
+        """What a command begins with that is to see the file systems as the daemons do."""
+        return ["/usr/bin/nsenter", f"--mount=/proc/{self.pid('containerd')}/ns/mnt"] if self._own_mounts else []
+
     def remove_containers(self) -> None:
         """Remove every container of this engine, running or not."""
         daemon = self._daemons.get("dockerd")
@@ -262,10 +271,7 @@ class Engine:
 
     def _start_dockerd(self) -> None:
         command = [str(self.program("dockerd")), "--config-file", str(self.place.data / "daemon.json")]
-        if self._own_mounts:
-            containerd = self._daemons["containerd"].pid
-            command = ["/usr/bin/nsenter", f"--mount=/proc/{containerd}/ns/mnt", *command]
-        self._spawn("dockerd", command)
+        self._spawn("dockerd", [*self.enter(), *command])
         self._wait("dockerd", self._answers)
 
     def _spawn(self, name: str, command: list[str]) -> None:

@@ -77,22 +77,15 @@ def host_of(config: Path) -> Host:
 
 def status(layout: Format = FORMAT, config: Path = CONFIG) -> None:
     """Show the GPUs with what is promised, used and free of them, and the containers with a share."""
-    from runai_runtime.overview import as_values, look
+    from runai_runtime.status import print_status
 
     with refusals():
-        overview = look(host_of(config))
-    if layout is Format.JSON:
-        typer.echo(json.dumps(as_values(overview), indent=1))
-        return
-    from runai_runtime.tables import console, status_screen
-
-    screen = console()
-    screen.print(status_screen(overview, screen.width))
+        print_status(str(config), layout is Format.JSON)
 
 
 def top(sort: Order = SORT, interval: float = INTERVAL, once: bool = ONCE, config: Path = CONFIG) -> None:
     """The same again and again, with bars, and with the containers' processes. Ctrl-C ends it."""
-    from runai_runtime.tables import console
+    from runai_runtime.terminal import console
     from runai_runtime.top import run_top
 
     with refusals():
@@ -109,7 +102,7 @@ def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = 
     if layout is Format.JSON:
         typer.echo(json.dumps(as_values(found), indent=1))
         return
-    from runai_runtime.tables import console, print_sections
+    from runai_runtime.terminal import console, print_sections
 
     print_sections(console(), sections(found))
 

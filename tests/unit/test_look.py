@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from runai_runtime.aside import Aside
+from runai_runtime.columns import UNLIMITED, plain
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
 from runai_runtime.engine import parse
 from runai_runtime.explain import sections
@@ -38,7 +40,8 @@ from runai_runtime.pages import (
     parse_account,
     parse_agent_page,
 )
-from runai_runtime.tables import age, print_sections, status_screen
+from runai_runtime.tables import LEGEND, age, status_lines
+from runai_runtime.terminal import print_sections
 from runai_runtime.top import ORDERS, Screen
 
 NOW = 1_000_000.0
@@ -67,50 +70,89 @@ def overview(gpus: int, containers: int) -> Overview:
     return Overview(uses, [container(number, min(gpus, 2)) for number in range(containers)])
 
 
-def screen(what: RenderableType, width: int) -> list[str]:
+def status(what: Overview, width: int = UNLIMITED) -> list[str]:
+    return [plain(line) for line in status_lines(what, width)]
+
+
+def top(what: Overview, width: int, height: int = 0, order: str = "used", *, ascii_only: bool = False) -> list[str]:
     out = StringIO()
-    Console(file=out, width=width, highlight=False).print(what)
+    Console(file=out, width=width, highlight=False).print(
+        Screen(width, height, order, ascii_only=ascii_only).render(what, NOW)
+    )
     assert "\x1b" not in out.getvalue()
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("width", [80, 200])
+WIDTHS = [40, 80, 200]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("gpus", "containers"), [(1, 0), (1, 3), (8, 40)])
 def test_status_fits(width: int, gpus: int, containers: int) -> None:
     shown = overview(gpus, containers)
-    lines = screen(status_screen(shown, width), width)
-    assert max(map(len, lines)) <= width
-    assert len([line for line in lines if "81559" in line]) == gpus
+    lines = status(shown, width)
+    tables = lines[: lines.index(LEGEND)]
+    assert max(map(len, tables)) <= width
+    assert len([line for line in tables if "81559" in line]) == gpus
     # A line a GPU of each container, with all figures whole: nothing but names is cut short or wrapped.
-    rows = [line for line in lines if " 8000 " in line]
+    rows = [line for line in tables if " 8000 " in f"{line} "]
     assert len(rows) == containers * min(gpus, 2)
     for each in shown.containers:
-        assert any(each.id[:SHORT] in row and each.by in row for row in rows)
+        assert len([row for row in rows if each.id[:SHORT] in row and (width < 80 or each.name in row)]) == 1
     assert any("registry.example.org" in line for line in rows) == (width == 200 and containers > 0)
 
 
-@pytest.mark.parametrize("width", [80, 200])
-@pytest.mark.parametrize(("gpus", "containers"), [(1, 3), (8, 40)])
-@pytest.mark.parametrize("height", [0, 24])
+def test_what_finds_no_room_is_left_out_before_a_name_is_cut() -> None:
+    lines = status(overview(1, 3), 80)
+    assert next(line for line in lines if line.startswith("NAME")).split() == "NAME ID GPU SHARE USED KEPT BY".split()
+    assert lines[-1] == "A wider terminal has IMAGE, PEAK, SINCE too."
+
+
+def test_status_for_a_program() -> None:
+    """Each line has all of its container, and nothing is cut short."""
+    lines = status(overview(8, 40))
+    for each in overview(8, 40).containers:
+        rows = [line.split() for line in lines if line.startswith(f"{each.name} ")]
+        assert [row[:4] for row in rows] == [[each.name, each.id[:SHORT], each.image, str(gpu)] for gpu in range(2)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("gpus", "containers"), [(1, 3), (8, 40), (56, 3)])
+@pytest.mark.parametrize("height", [0, 10, 24])
 def test_top_fits(width: int, gpus: int, containers: int, height: int) -> None:
-    lines = screen(Screen(width, height).render(overview(gpus, containers), NOW), width)
+    shown = overview(gpus, containers)
+    lines = top(shown, width, height)
     assert max(map(len, lines)) <= width
     assert not height or len(lines) <= height
-    shown = len([line for line in lines if "python3" in line])
-    (rest,) = [int(line.split()[1]) for line in lines if line.startswith("… ")] or [0]
-    assert shown + rest == containers
-    assert "4000000" in "\n".join(lines) or rest
+    names = [each for each in shown.containers if any(each.id[:SHORT] in line for line in lines)]
+    (rest,) = [int(line.split()[1]) for line in lines if re.match("… [0-9]+ more con", line)] or [0]
+    assert len(names) + rest == containers
+    if width >= 80:
+        assert all(any(each.name in line for line in lines) for each in names)
+        (heading,) = [line.split() for line in lines if line.startswith("NAME")]
+        assert {"GPU", "USED", "SHARE"} < set(heading)
+    (rest,) = [int(line.split()[1]) for line in lines if re.match("… [0-9]+ more GPU", line)] or [0]
+    assert len([line for line in lines if re.match(" *[0-9]+  NV", line)]) + rest == gpus
+
+
+def test_one_container_that_is_higher_than_the_screen_is_begun() -> None:
+    shown = overview(1, 1)
+    shown.containers[0].processes *= 60
+    lines = top(shown, 80, 12)
+    assert len(lines) == 12
+    assert shown.containers[0].id[:SHORT] in lines[6]
+    assert lines[-1].startswith("… more of the last container")
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_top_sorts(order: str) -> None:
-    lines = screen(Screen(200, 0, order).render(overview(1, 3), NOW), 200)
+    lines = top(overview(1, 3), 200, 0, order)
     shown = [line.split()[0][-1] for line in lines if line.startswith("a-rather")]
     assert shown == {"used": list("210"), "since": list("210"), "peak": list("021")}.get(order, list("012"))
 
 
 def test_a_bar_without_colours_tells_what_is_left() -> None:
-    lines = screen(Screen(80, ascii_only=True).render(overview(1, 1), NOW), 80)
+    lines = top(overview(1, 1), 80, ascii_only=True)
     assert any("###....." in line for line in lines)
 
 
@@ -124,7 +166,7 @@ def test_age(seconds: int, text: str) -> None:
 def test_text_of_others_has_no_markup_and_no_escapes() -> None:
     odd = container(0)
     odd.name, odd.image = "[red]x", "a\x1b[31mb\nc"
-    (line,) = [line for line in screen(status_screen(Overview([], [odd]), 200), 200) if "[red]x" in line]
+    (line,) = [line for line in status(Overview([], [odd]), 200) if "[red]x" in line]
     assert "a?[31mb?c" in line
 
 

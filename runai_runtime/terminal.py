@@ -1,0 +1,60 @@
+"""The terminal that runai-ctl prints on, if it is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from runai_runtime.columns import UNLIMITED, plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from runai_runtime.columns import Piece
+
+PIPED = 240  # columns where text is wrapped, or filled with bars, though there is no terminal
+SGR = {"bold": "1", "red": "31"}  # ECMA-48, of the styles that print_lines() knows
+
+
+def console() -> Console:
+    """For stdout. rich itself leaves colours out where that is no terminal or NO_COLOR is set."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=PIPED if is_piped() else None)
+
+
+def is_piped() -> bool:
+    """Whether nothing says how wide lines may be, as for who reads them by a program."""
+    return not sys.stdout.isatty() and "COLUMNS" not in os.environ
+
+
+def width() -> int:
+    import shutil
+
+    return UNLIMITED if is_piped() else shutil.get_terminal_size().columns
+
+
+def print_lines(lines: Iterable[list[Piece]]) -> None:
+    """On stdout, without rich, which takes long to import."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:
+        style = SGR.get(line[0][1], "") if line and coloured else ""
+        text = plain(line).encode(encoding, "replace").decode(encoding)
+        sys.stdout.write(f"\x1b[{style}m{text}\x1b[0m\n" if style else f"{text}\n")
+
+
+def print_sections(to: Console, sections: Iterable[tuple[str, list[str]]]) -> None:
+    """Headings, with sentences below them that are wrapped, never cut."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from runai_runtime.columns import printable
+
+    for heading, lines in sections:
+        to.print(Text(heading, style="bold"))
+        for line in lines:
+            to.print(Padding(Text(printable(line), end=""), (0, 0, 0, 2)))

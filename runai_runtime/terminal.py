@@ -57,4 +57,4 @@ def print_sections(to: Console, sections: Iterable[tuple[str, list[str]]]) -> No
     for heading, lines in sections:
         to.print(Text(heading, style="bold"))
         for line in lines:
-            to.print(Padding(Text(printable(line), end=""), (0, 0, 0, 2)))
+            to.print(Padding(Text(printable(line), end=""), (0, 0, 0, 2), expand=False))

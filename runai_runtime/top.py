@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from runai_runtime.columns import Column, Table, printable
-from runai_runtime.containers import SHORT, Container
+from runai_runtime.columns import UNLIMITED, Column, Table, printable
+from runai_runtime.containers import SHORT, Container, Process
 from runai_runtime.host import Host
 from runai_runtime.overview import GpuUse, Overview, look
 from runai_runtime.tables import UNKNOWN, age, mib, number, warnings
@@ -88,39 +88,51 @@ class Screen:
         return [*made.lines(self.width), *([[(f"… {rest}", "")]] if len(gpus) > len(shown) else [])]
 
     def containers(self, containers: list[Container], room: int, now: float | None) -> list[list[Piece]]:
-        """Those that find ROOM, a heading included, and how many don't."""
+        """Those that find ROOM, a heading included, and how many don't; processes where all containers find some."""
         if not containers:
             return [[("No container has a share.", "")]]
         made = Table(
             *(Column("NAME", least=6), Column("ID"), number("GPU"), Column("USE", bar=True, least=LEAST_BAR, rank=1)),
             *(number("USED"), number("SHARE"), number("PEAK", rank=3), number("SINCE", rank=2)),
         )
+        ordered = sorted(containers, key=ORDERS[self.order])
+        spare = room - 1 - sum(len(container.figures) for container in containers) if room else UNLIMITED
         begins = []  # which line is a container's first
-        for container in sorted(containers, key=ORDERS[self.order]):
+        for container in ordered:
             begins.append(len(made.rows))
-            self.add(made, container, now)
+            add_shares(made, container, self.bar, now)
+            spare -= add_processes(made, container.processes, min(spare, MOST_PROCESSES + 1))
         if not room or len(made.rows) < room:
             return made.lines(self.width)
         del made.rows[max(0, room - 2) :]  # of ROOM the heading takes one line, what is said below another
         left = sum(begin >= len(made.rows) for begin in begins)
-        what = counted(left, "more container") if left else "more of the last container"
-        return [*made.lines(self.width), [(f"… {what}; a higher terminal, or runai-ctl status, shows that", "")]]
+        what = counted(left, "more container") if left else "more GPUs of the last one"
+        return [*made.lines(self.width), [(f"… {what} (a higher terminal shows that)", "")]]
 
-    def add(self, made: Table, container: Container, now: float | None) -> None:
-        for place, (gpu, figure) in enumerate(zip(container.gpus, container.figures, strict=True)):
-            first: list[Cell] = [printable(container.name or UNKNOWN), container.id[:SHORT]]
-            made.add(
-                *(first if place == 0 else ("", "")),
-                *(str(gpu), self.bar(figure.used, figure.share)),
-                *(mib(size) for size in (figure.used, figure.share, figure.peak)),
-                age(container.since, now) if place == 0 else "",
-            )
-        for process in container.processes[:MOST_PROCESSES]:
-            command, pid = f"  {printable(process.command or '?')}", str(process.pid or UNKNOWN)
-            made.add(command, pid, str(process.gpu), "", mib(process.bytes), "", "", "", style=DIM)
-        if len(container.processes) > MOST_PROCESSES:
-            hidden = len(container.processes) - MOST_PROCESSES
-            made.add(f"  … {hidden} more", "", "", "", "", "", "", "", style=DIM)
+
+def add_shares(made: Table, container: Container, bar: Callable[[int | None, int], Bar], now: float | None) -> None:
+    for place, (gpu, figure) in enumerate(zip(container.gpus, container.figures, strict=True)):
+        first: list[Cell] = [printable(container.name or UNKNOWN), container.id[:SHORT]]
+        made.add(
+            *(first if place == 0 else ("", "")),
+            *(str(gpu), bar(figure.used, figure.share)),
+            *(mib(size) for size in (figure.used, figure.share, figure.peak)),
+            age(container.since, now) if place == 0 else "",
+        )
+
+
+def add_processes(made: Table, processes: list[Process], most: int) -> int:
+    """The first ones and how many there are more, on MOST lines; on how many it is."""
+    if not processes or most < 1:
+        return 0
+    shown = processes if len(processes) <= most else processes[: most - 1]
+    for process in shown:
+        command, pid = f"  {printable(process.command or '?')}", str(process.pid or UNKNOWN)
+        made.add(command, pid, str(process.gpu), "", mib(process.bytes), "", "", "", style=DIM)
+    if len(processes) == len(shown):
+        return len(shown)
+    made.add(f"  … {len(processes) - len(shown)} more", "", "", "", "", "", "", "", style=DIM)
+    return len(shown) + 1
 
 
 def text_of(line: list[Piece]) -> Text:

@@ -135,13 +135,22 @@ def test_top_fits(width: int, gpus: int, containers: int, height: int) -> None:
     assert len([line for line in lines if re.match(" *[0-9]+  NV", line)]) + rest == gpus
 
 
-def test_one_container_that_is_higher_than_the_screen_is_begun() -> None:
-    shown = overview(1, 1)
-    shown.containers[0].processes *= 60
-    lines = top(shown, 80, 12)
+def test_processes_are_shown_where_all_containers_find_room() -> None:
+    shown = overview(1, 3)
+    for each in shown.containers:
+        each.processes *= 60
+    for height, processes, rest in ((0, 24, 3), (12, 2, 1), (9, 0, 0)):
+        lines = top(shown, 80, height)
+        assert len([line for line in lines if "python3" in line]) == processes
+        assert len([line for line in lines if re.match("  … [0-9]+ more$", line)]) == rest
+        assert all(any(each.name in line for line in lines) for each in shown.containers)
+
+
+def test_a_container_with_more_gpus_than_the_screen_has_lines() -> None:
+    lines = top(Overview([], [container(0, 16), container(1, 16)]), 80, 12)
     assert len(lines) == 12
-    assert shown.containers[0].id[:SHORT] in lines[6]
-    assert lines[-1].startswith("… more of the last container")
+    assert len([line for line in lines if " 8000 " in f"{line} "]) == 6
+    assert lines[-1] == "… 1 more container (a higher terminal shows that)"
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -94,7 +94,7 @@ def top(sort: Order = SORT, interval: float = INTERVAL, once: bool = ONCE, confi
 
 def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = CONFIG) -> None:
     """Say what a container asked for, what it was given, what keeps that, and what was edited."""
-    from runai_runtime.explain import as_values, sections
+    from runai_runtime.explain import as_values, lines
     from runai_runtime.overview import look
 
     with refusals():
@@ -102,9 +102,9 @@ def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = 
     if layout is Format.JSON:
         typer.echo(json.dumps(as_values(found), indent=1))
         return
-    from runai_runtime.terminal import console, print_sections
+    from runai_runtime.terminal import print_lines, width
 
-    print_sections(console(), sections(found))
+    print_lines(lines(found, width()))
 
 
 @limits.command("set")

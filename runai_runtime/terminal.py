@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runai_runtime.columns import Piece
 
-PIPED = 240  # columns where text is wrapped, or filled with bars, though there is no terminal
+PIPED = 240  # columns of what rich prints where there is no terminal
 SGR = {"bold": "1", "red": "31"}  # ECMA-48, of the styles that print_lines() knows
 
 
@@ -45,16 +45,3 @@ def print_lines(lines: Iterable[list[Piece]]) -> None:
         style = SGR.get(line[0][1], "") if line and coloured else ""
         text = plain(line).encode(encoding, "replace").decode(encoding)
         sys.stdout.write(f"\x1b[{style}m{text}\x1b[0m\n" if style else f"{text}\n")
-
-
-def print_sections(to: Console, sections: Iterable[tuple[str, list[str]]]) -> None:
-    """Headings, with sentences below them that are wrapped, never cut."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from runai_runtime.columns import printable
-
-    for heading, lines in sections:
-        to.print(Text(heading, style="bold"))
-        for line in lines:
-            to.print(Padding(Text(printable(line), end=""), (0, 0, 0, 2), expand=False))

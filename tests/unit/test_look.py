@@ -16,7 +16,7 @@ from runai_runtime.aside import Aside
 from runai_runtime.columns import UNLIMITED, plain
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
 from runai_runtime.engine import parse
-from runai_runtime.explain import sections
+from runai_runtime.explain import lines as explained
 from runai_runtime.grant import MIB, Share, boot, write_grant
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu
@@ -41,7 +41,6 @@ from runai_runtime.pages import (
     parse_agent_page,
 )
 from runai_runtime.tables import LEGEND, age, status_lines
-from runai_runtime.terminal import print_sections
 from runai_runtime.top import ORDERS, Screen
 
 NOW = 1_000_000.0
@@ -241,10 +240,18 @@ def test_grants_that_live_and_one_that_is_damaged(tmp_path: Path) -> None:
     (found,), unreadable = read_containers(host)
     assert (found.id, found.figures, unreadable) == ("a", [Figure(2 * MIB)], ["b"])
     assert abs(time.time() - found.since) < 3600 * 24
-    out = StringIO()
-    print_sections(Console(file=out, width=80), sections(found))
-    assert "at most 2g, and 1g for sure" in out.getvalue()
+    assert "  at most 2g, and 1g for sure" in [plain(line) for line in explained(found, 80)]
     assert boot() in str(found.grant)
+
+
+def test_what_is_said_of_a_container_is_wrapped_but_for_its_paths(tmp_path: Path) -> None:
+    made = container(0)
+    made.folder, path = str(tmp_path), f"/{'long/' * 20}libcuda.so.1"
+    made.grant |= {"enforcement": {"by": "agent", "removed": [path]}}
+    said = [plain(line) for line in explained(made, 80)]
+    assert any(path in line for line in said)
+    assert max(len(line) for line in said if path not in line) <= 80
+    assert said[said.index("Grant") + 2].startswith("    used 0 MiB now")
 
 
 def test_json_says_null_for_what_is_not_known() -> None:

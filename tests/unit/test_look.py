@@ -6,15 +6,21 @@ import os
 import re
 import struct
 import time
+from collections.abc import Callable
+from ctypes import CDLL, c_void_p
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pynvml
 import pytest
 from rich.console import Console
 
 from runai_runtime.aside import Aside
 from runai_runtime.columns import UNLIMITED, plain
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
+from runai_runtime.device_use import VERSION_2, used_of
 from runai_runtime.engine import parse
 from runai_runtime.explain import lines as explained
 from runai_runtime.grant import MIB, Share, boot, write_grant
@@ -252,6 +258,33 @@ def test_what_is_said_of_a_container_is_wrapped_but_for_its_paths(tmp_path: Path
     assert any(path in line for line in said)
     assert max(len(line) for line in said if path not in line) <= 80
     assert said[said.index("Grant") + 2].startswith("    used 0 MiB now")
+
+
+def memory_info(status: int, used: int) -> Callable[[object, Any], int]:
+    """A function of NVML's for a device's memory."""
+
+    def answer(_device: object, place: Any) -> int:
+        place._obj.used = used
+        return status
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "used"), [((0, 7), (0, 5), 5), ((0, 7), (25, 5), 7), ((0, 7), None, 7), ((3, 7), (25, 5), None)]
+)
+def test_what_a_driver_says_of_a_device(
+    first: tuple[int, int], second: tuple[int, int] | None, used: int | None
+) -> None:
+    """Older ones have no second version of the function, or refuse it."""
+    functions = {"nvmlDeviceGetMemoryInfo": memory_info(*first)}
+    functions |= {"nvmlDeviceGetMemoryInfo_v2": memory_info(*second)} if second else {}
+    assert used_of(cast("CDLL", SimpleNamespace(**functions)), c_void_p()) == used
+
+
+def test_the_versions_of_nvmls_structures() -> None:
+    """nvmlMemory_v2 of nvml.h: NVML_STRUCT_VERSION(Memory, 2)."""
+    assert pynvml.nvmlMemory_v2 == VERSION_2
 
 
 def test_json_says_null_for_what_is_not_known() -> None:

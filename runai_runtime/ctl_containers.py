@@ -77,10 +77,10 @@ def host_of(config: Path) -> Host:
 
 def status(layout: Format = FORMAT, config: Path = CONFIG) -> None:
     """Show the GPUs with what is promised, used and free of them, and the containers with a share."""
-    from runai_runtime.status import print_status
+    from runai_runtime.status import status as looked_up
 
     with refusals():
-        print_status(str(config), layout is Format.JSON)
+        typer.echo(looked_up(str(config), layout is Format.JSON), nl=False)
 
 
 def top(sort: Order = SORT, interval: float = INTERVAL, once: bool = ONCE, config: Path = CONFIG) -> None:
@@ -102,9 +102,9 @@ def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = 
     if layout is Format.JSON:
         typer.echo(json.dumps(as_values(found), indent=1))
         return
-    from runai_runtime.terminal import print_lines, width
+    from runai_runtime.terminal import as_text, width
 
-    print_lines(lines(found, width()))
+    typer.echo(as_text(lines(found, width())), nl=False)
 
 
 @limits.command("set")

@@ -9,6 +9,10 @@ import sys
 
 from runai_runtime.host import DEFAULT_PATH
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def main() -> None:
     asked = plain_status(sys.argv[1:])
@@ -18,19 +22,27 @@ def main() -> None:
         others()
         return
     from runai_runtime.errors import RefusalError
-    from runai_runtime.status import print_status
+    from runai_runtime.status import status
 
     try:
-        print_status(*asked)
-        sys.stdout.flush()
+        text = status(*asked)
     except RefusalError as refusal:
-        sys.stderr.write(f"runai-ctl: {refusal}\n")
-        sys.exit(1)
+        fail(str(refusal))
     except KeyboardInterrupt:
         sys.exit(0)
-    except BrokenPipeError:  # as in `runai-ctl status | head -1`; nor does Python's own last flush complain then
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's own last flush isn't to fail again
+        if isinstance(error, BrokenPipeError):  # as in `runai-ctl status | head -1`
+            sys.exit(1)
+        fail(f"the output can't be written: {error.strerror}; see where it goes")
+
+
+def fail(sentence: str) -> NoReturn:
+    sys.stderr.write(f"runai-ctl: {sentence}\n")
+    sys.exit(1)
 
 
 def plain_status(words: list[str]) -> tuple[str, bool] | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runai_runtime.columns import Piece
 
 PIPED = 240  # columns of what rich prints where there is no terminal
-SGR = {"bold": "1", "red": "31"}  # ECMA-48, of the styles that print_lines() knows
+SGR = {"bold": "1", "red": "31"}  # ECMA-48, of the styles that as_text() knows
 
 
 def console() -> Console:
@@ -37,11 +37,13 @@ def width() -> int:
     return UNLIMITED if is_piped() else shutil.get_terminal_size().columns
 
 
-def print_lines(lines: Iterable[list[Piece]]) -> None:
-    """On stdout, without rich, which takes long to import."""
+def as_text(lines: Iterable[list[Piece]]) -> str:
+    """LINES for stdout, each in the style of its beginning: without rich, which takes long to import."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    encoding = sys.stdout.encoding or "utf-8"
+    found = []
     for line in lines:
         style = SGR.get(line[0][1], "") if line and coloured else ""
-        text = plain(line).encode(encoding, "replace").decode(encoding)
-        sys.stdout.write(f"\x1b[{style}m{text}\x1b[0m\n" if style else f"{text}\n")
+        text = plain(line)
+        found.append(f"\x1b[{style}m{text}\x1b[0m\n" if style else f"{text}\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    return "".join(found).encode(encoding, "replace").decode(encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,17 @@ def test_status_is_there_without_what_takes_long_to_import() -> None:
     assert not {"typer", "click", "pydantic", "rich.console", "pynvml", "jsonschema", "elftools"} & {
         *done.stdout.split()
     }
+
+
+@pytest.mark.parametrize(("place", "said"), [("/dev/full", 1), ("a closed pipe", 0)])
+def test_output_that_nobody_takes(place: str, said: int) -> None:
+    code = (
+        "import sys; from runai_runtime import ctl_start, status; sys.argv = ['runai-ctl', 'status']; "
+        "status.status = lambda *_: 'text'; ctl_start.main()"
+    )
+    reader, writer = os.pipe() if place != "/dev/full" else (os.open(place, os.O_RDONLY), os.open(place, os.O_WRONLY))
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr.count("\n")) == (1, said)
+    assert done.stderr.startswith("runai-ctl: the output can't be written: " if said else "")

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from runai_runtime.aside import Aside
-from runai_runtime.columns import UNLIMITED, plain
+from runai_runtime.columns import UNLIMITED, Column, Table, plain
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
 from runai_runtime.device_use import VERSION_2, used_of
 from runai_runtime.engine import parse
@@ -111,6 +111,13 @@ def test_what_finds_no_room_is_left_out_before_a_name_is_cut() -> None:
     lines = status(overview(1, 3), 80)
     assert next(line for line in lines if line.startswith("NAME")).split() == "NAME ID GPU SHARE USED KEPT BY".split()
     assert lines[-1] == "A wider terminal has IMAGE, PEAK, SINCE too."
+
+
+def test_a_name_of_wide_letters_keeps_to_its_column() -> None:
+    made = Table(Column("NAME", least=6), Column("ID"))
+    made.add("日本語のコンテナ", "abc")
+    made.add("x", "abc")
+    assert [plain(line) for line in made.lines(12)] == ["NAME     ID", "日本語…  abc", "x        abc"]
 
 
 def test_status_for_a_program() -> None:

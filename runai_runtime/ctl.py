@@ -1,5 +1,5 @@
-"""runai-ctl: the administrator's commands. A plain `status` never comes here (ctl_start.py). What takes long to import is
-imported where it is used.
+"""runai-ctl: the administrator's commands. A plain `status` never comes here (ctl_start.py). What takes long to import
+is imported where it is used.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""runai-ctl: the administrator's commands. What takes long to import is imported where it is used: a look at containers
-takes a fifth of a second, and a third more with all that configure and verify need.
+"""runai-ctl: the administrator's commands. A plain `status` never comes here (ctl_start.py). What takes long to import
+is imported where it is used.
 """
 
 from __future__ import annotations

@@ -77,22 +77,15 @@ def host_of(config: Path) -> Host:
 
 def status(layout: Format = FORMAT, config: Path = CONFIG) -> None:
     """Show the GPUs with what is promised, used and free of them, and the containers with a share."""
-    from runai_runtime.overview import as_values, look
+    from runai_runtime.status import status as looked_up
 
     with refusals():
-        overview = look(host_of(config))
-    if layout is Format.JSON:
-        typer.echo(json.dumps(as_values(overview), indent=1))
-        return
-    from runai_runtime.tables import console, status_screen
-
-    screen = console()
-    screen.print(status_screen(overview, screen.width))
+        typer.echo(looked_up(str(config), layout is Format.JSON), nl=False)
 
 
 def top(sort: Order = SORT, interval: float = INTERVAL, once: bool = ONCE, config: Path = CONFIG) -> None:
     """The same again and again, with bars, and with the containers' processes. Ctrl-C ends it."""
-    from runai_runtime.tables import console
+    from runai_runtime.terminal import console
     from runai_runtime.top import run_top
 
     with refusals():
@@ -101,7 +94,7 @@ def top(sort: Order = SORT, interval: float = INTERVAL, once: bool = ONCE, confi
 
 def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = CONFIG) -> None:
     """Say what a container asked for, what it was given, what keeps that, and what was edited."""
-    from runai_runtime.explain import as_values, sections
+    from runai_runtime.explain import as_values, lines
     from runai_runtime.overview import look
 
     with refusals():
@@ -109,9 +102,9 @@ def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = 
     if layout is Format.JSON:
         typer.echo(json.dumps(as_values(found), indent=1))
         return
-    from runai_runtime.tables import console, print_sections
+    from runai_runtime.terminal import as_text, width
 
-    print_sections(console(), sections(found))
+    typer.echo(as_text(lines(found, width())), nl=False)
 
 
 @limits.command("set")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from runai_runtime.columns import printable
 from runai_runtime.containers import Container
 from runai_runtime.files import read_small
 from runai_runtime.overview import container_values
@@ -34,6 +36,16 @@ def plan_of(container: Container) -> list[list[str]]:
     except (OSError, ValueError):
         return []
     return [line.split("\t") for line in text.splitlines()]
+
+
+def lines(container: Container, width: int) -> Iterator[list[tuple[str, str]]]:
+    """All that there is to say, as columns.Table has lines: wrapped, but a path stays whole for who copies it."""
+    for heading, sentences in sections(container):
+        yield [(heading, "bold")]
+        for sentence in map(printable, sentences):
+            indent = " " * (2 + len(sentence) - len(sentence.lstrip()))
+            wrapper = textwrap.TextWrapper(width, indent, indent, break_long_words=False, break_on_hyphens=False)
+            yield from ([(line, "")] for line in wrapper.wrap(sentence.strip()))
 
 
 def sections(container: Container) -> Iterator[tuple[str, list[str]]]:

@@ -1,44 +1,23 @@
-"""What runai-ctl prints for people: tables that fit the terminal."""
+"""What runai-ctl prints of GPUs and containers for people: tables that fit the terminal."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterable
-from typing import Literal
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
-from runai_runtime.containers import SHORT, Container
+from runai_runtime.columns import UNLIMITED, Column, Table, printable
+from runai_runtime.containers import SHORT
 from runai_runtime.grant import MIB
-from runai_runtime.overview import GpuUse, Overview
 
-PIPED = 240  # columns where there is no terminal: nothing is cut short for who reads it by a program
-WIDE = 110  # columns from which on an image has room
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runai_runtime.columns import Piece
+    from runai_runtime.containers import Container
+    from runai_runtime.overview import GpuUse, Overview
 
 UNKNOWN = "-"
-
-
-def console() -> Console:
-    """For stdout. rich itself leaves colours out where that is no terminal or NO_COLOR is set."""
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=PIPED if piped else None)
-
-
-def printable(text: str) -> Text:
-    """TEXT of an engine or a container, which may hold anything, as one line without colours of its own."""
-    return Text("".join(character if character.isprintable() else "?" for character in text), end="")
-
-
-def short(text: str) -> Text:
-    """The same for a cell that is cut where there is no room."""
-    cell = printable(text)
-    cell.no_wrap, cell.overflow = True, "ellipsis"
-    return cell
+LEGEND = "Sizes in MiB. FREE can still be promised; USED of a GPU counts everybody's."
 
 
 def mib(size: int | None) -> str:
@@ -55,61 +34,59 @@ def age(since: float, now: float | None = None) -> str:
     return " ".join(f"{count}{unit}" for unit, count in units[first : first + 2] if count) or "0s"
 
 
-def table(*columns: str) -> Table:
-    """A table without lines; a column that begins with > is of numbers, and is never cut, one with ~ may be."""
-    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in columns:
-        if column.startswith("~"):
-            made.add_column(column[1:], min_width=6)  # rich cuts those first that may wrap: short() doesn't
-        else:
-            name = column.lstrip(">")
-            side: Literal["left", "right"] = "left" if name == column else "right"
-            made.add_column(name, justify=side, no_wrap=True, min_width=len(name))
-    return made
+def number(name: str, rank: int = 0) -> Column:
+    return Column(name, right=True, rank=rank)
 
 
 def gpu_table(gpus: Iterable[GpuUse]) -> Table:
-    made = table(">GPU", "~NAME", ">MEMORY", ">PROMISED", ">USED", ">FREE")
+    made = Table(
+        number("GPU"),
+        Column("NAME", least=6),
+        number("MEMORY"),
+        number("PROMISED", rank=1),
+        number("USED"),
+        number("FREE"),
+    )
     for use in gpus:
         sizes = (use.gpu.total, use.promised, use.used, use.free)
-        made.add_row(str(use.gpu.index), short(use.gpu.name), *(mib(size) for size in sizes))
+        made.add(str(use.gpu.index), printable(use.gpu.name), *(mib(size) for size in sizes))
     return made
 
 
-def container_table(containers: Iterable[Container], width: int) -> Table:
-    """A line for each GPU of each container."""
-    image = ("~IMAGE",) if width >= WIDE else ()
-    made = table("~NAME", "ID", *image, ">GPU", ">SHARE", ">USED", ">PEAK", "KEPT BY", ">SINCE")
+def container_table(containers: Iterable[Container], *, repeat: bool) -> Table:
+    """A line for each GPU of each container, with REPEAT each whole for who reads it by a program."""
+    made = Table(
+        *(Column("NAME", least=6), Column("ID"), Column("IMAGE", least=16, rank=4), number("GPU"), number("SHARE")),
+        *(number("USED"), number("PEAK", rank=3), Column("KEPT BY", rank=1), number("SINCE", rank=2)),
+    )
     for container in containers:
+        name, image = printable(container.name or UNKNOWN), printable(container.image or UNKNOWN)
         for place, (gpu, figure) in enumerate(zip(container.gpus, container.figures, strict=True)):
-            again = place > 0
-            sizes = (figure.share, figure.used, figure.peak)
-            made.add_row(
-                "" if again else short(container.name or UNKNOWN),
-                "" if again else container.id[:SHORT],
-                *(("" if again else short(container.image or UNKNOWN),) if image else ()),
-                *(str(gpu), *(mib(size) for size in sizes)),
+            again = place > 0 and not repeat
+            made.add(
+                *(("", "", "") if again else (name, container.id[:SHORT], image)),
+                *(str(gpu), mib(figure.share), mib(figure.used), mib(figure.peak)),
                 *(("", "") if again else (container.by, age(container.since))),
             )
     return made
 
 
-def status_screen(overview: Overview, width: int) -> RenderableType:
-    containers: RenderableType = Text("No container has a share.")
+def status_lines(overview: Overview, width: int) -> Iterator[list[Piece]]:
+    """The screen of `runai-ctl status`."""
+    yield from gpu_table(overview.gpus).lines(width)
+    yield []
+    left_out: list[str] = []
     if overview.containers:
-        containers = container_table(overview.containers, width)
-    parts: list[RenderableType] = [gpu_table(overview.gpus), Text(), containers]
-    parts += [Text(), Text("Sizes in MiB. FREE can still be promised; USED of a GPU counts everybody's.")]
-    parts += [Text(line, style="red") for line in warnings(overview)]
-    return Group(*parts)
-
-
-def print_sections(to: Console, sections: Iterable[tuple[str, list[str]]]) -> None:
-    """Headings, with sentences below them that are wrapped, never cut."""
-    for heading, lines in sections:
-        to.print(Text(heading, style="bold"))
-        for line in lines:
-            to.print(Padding(printable(line), (0, 0, 0, 2)))
+        made = container_table(overview.containers, repeat=width == UNLIMITED)
+        left_out = made.left_out(width)
+        yield from made.lines(width)
+    else:
+        yield [("No container has a share.", "")]
+    yield []
+    yield [(LEGEND, "")]
+    if left_out:
+        yield [(f"A wider terminal has {', '.join(left_out)} too.", "")]
+    yield from ([(line, "red")] for line in warnings(overview))
 
 
 def warnings(overview: Overview) -> list[str]:

@@ -44,7 +44,10 @@ def answer(facts: Facts) -> Finding:
     if "refusal" in said:
         return of_refusal(RefusalError(said["refusal"]))
     whole = [gpu for gpu in said["gpus"] if "parent" not in gpu] + said["divided"]
-    names = ", ".join(f"{gpu['index']}: {gpu['name']}" for gpu in sorted(whole, key=lambda gpu: int(gpu["index"])))
+    indices: dict[str, list[str]] = {}
+    for gpu in sorted(whole, key=lambda gpu: int(gpu["index"])):
+        indices.setdefault(gpu["name"], []).append(str(gpu["index"]))
+    names = "; ".join(f"{','.join(of_name)}: {name}" for name, of_name in indices.items())
     return ok(f"driver {said['driver']}, CUDA {said['cuda']}, GPU {names}")
 
 

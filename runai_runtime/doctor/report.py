@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,8 @@ from runai_runtime.doctor.facts import Facts
 from runai_runtime.doctor.finding import FAULT, OK, WARNING, Finding, Unknown, of_refusal, warning
 from runai_runtime.errors import RefusalError
 from runai_runtime.report import coloured
+from runai_runtime.terminal import is_piped
+from runai_runtime.terminal import width as terminal_width
 
 CHECKS: dict[str, Callable[[Facts], Finding]] = {
     "user": host.user,
@@ -76,10 +77,13 @@ def as_json(findings: dict[str, Finding]) -> str:
 
 
 def as_table(findings: dict[str, Finding]) -> str:
-    width = min(max(shutil.get_terminal_size().columns, NARROW), WIDE)
+    """Sentences are wrapped for a terminal alone: who reads by a program finds each whole on its line."""
+    width = terminal_width() if is_piped() else min(max(terminal_width(), NARROW), WIDE)
     rows = [line for name, finding in findings.items() for line in lines(name, finding, width)]
     counts = {level: sum(finding.level == level for finding in findings.values()) for level in (FAULT, WARNING, OK)}
-    rows.append(", ".join(f"{count} {level}" for level, count in counts.items()))
+    rows.append(
+        ", ".join(f"{count} {level}{'' if level == OK or count == 1 else 's'}" for level, count in counts.items())
+    )
     return "\n".join(rows)
 
 

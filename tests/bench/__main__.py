@@ -8,14 +8,14 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from runai_runtime.configure import configure
-from tests.bench.admission import admission
+from tests.bench.admission import LARGE, admission
 from tests.bench.agent import idle, shim
 from tests.bench.pairs import Pairs, Row, measure, table
+from tests.bench.people import GPUS, full_host, handed_on
 from tests.bench.process import account_pairs, footprint
 from tests.docker import images
 from tests.docker.engine import Engine
@@ -73,32 +73,48 @@ def pass_through(runai: Runai, rounds: int) -> Iterator[Row]:
     yield Row("runtime --root ... state ID: added by runai-runtime", 7.0, added, " ms")
 
 
+PARTS = ("runs", "shim", "people", "inside")
+"""What can be measured alone: docker run; a create, before the low-level runtime; commands; processes in containers."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="pairs of docker run (default 30)")
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given several times")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="runai-bench-", dir="/var/tmp") as folder:
+        rows = measured(Path(folder), asked.rounds, asked.only or PARTS)
+    print(table(rows))
+    return 0 if all(row.met for row in rows) else 1
+
+
+def measured(folder: Path, rounds: int, parts: Sequence[str]) -> list[Row]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runai-bench-", dir="/var/tmp")))
         simhost = stack.enter_context(SimHost(folder / "gpu-host"))
-        program = folder / "runai-runtime"
-        config = configuration(folder, simhost) | {"enforcement": "interposer"}
-        configure(config, folder / "config.json", program)
-        with_agent = folder / "a/runai-runtime"
-        engine = stack.enter_context(Engine({"runai": program, "runai-agent": with_agent}))
+        homes = {"runai": folder, "runai-agent": folder / "a", "runai-people": folder / "p"}
+        engine = stack.enter_context(Engine({name: home / "runai-runtime" for name, home in homes.items()}))
         images.load(engine, images.BUSYBOX)
-        runai = Runai(engine, simhost, config, program)
-        # "s": a short path, for the sockets in it.
-        own = {"enforcement": "agent", "state": str(folder / "s")}
-        bounded = Runai(engine, simhost, configuration(with_agent.parent, simhost) | own, with_agent, "runai-agent")
-        configure(bounded.config, with_agent.with_name("config.json"), with_agent)
+
+        def configured(name: str, host: SimHost, enforcement: str) -> Runai:
+            config = configuration(homes[name], host) | {"enforcement": enforcement}
+            return Runai.configured(engine, host, config, homes[name], name)
+
+        runai = configured("runai", simhost, "interposer")
+        bounded = configured("runai-agent", simhost, "agent")
         for fact in facts(engine):
             print(fact)
         print("Medians of pairs, taken in turn: A B, B A, A B ...\n", flush=True)
-        rows = [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
-        rows += [*admission(folder, 2 * rounds), shim(bounded, 2 * rounds), *idle(bounded)]
-        rows += [account_pairs(9), *footprint(runai, 3 * rounds)]
-    print(table(rows))
-    return 0 if all(row.met for row in rows) else 1
+        rows: list[Row] = []
+        if "runs" in parts:
+            rows += [*docker_runs(runai, rounds), *pass_through(runai, 5 * rounds)]
+        if "shim" in parts:
+            rows += [*admission(folder, 2 * rounds), shim(bounded, 2 * rounds)]
+        if "people" in parts:
+            large = stack.enter_context(SimHost(folder / "p/gpu-host", {"gpus": [LARGE] * GPUS}))
+            rows += [*handed_on(engine, 2 * rounds), *full_host(configured("runai-people", large, "agent"), rounds)]
+        if "inside" in parts:
+            rows += [*idle(bounded), account_pairs(9), *footprint(runai, 3 * rounds)]
+        return rows
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from runai_runtime.ctl_start import plain_status
+from runai_runtime.host import DEFAULT_PATH
+
+START = "import sys; from runai_runtime.{module} import main; sys.argv[0] = 'runai-ctl'; main()"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff"])
@@ -20,3 +26,55 @@ def test_a_damaged_configuration_is_left_alone(tmp_path: Path, text: str) -> Non
     assert done.stderr.startswith(f"runai-ctl: {config} ")
     assert "Traceback" not in done.stderr
     assert config.read_bytes() == text.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("status", (DEFAULT_PATH, False)),
+        ("status --format=json --config a/b", ("a/b", True)),
+        ("status --format json --format table", (DEFAULT_PATH, False)),
+        ("status --config=a=b", ("a=b", False)),
+    ],
+)
+def test_a_status_that_needs_no_typer(words: str, asked: tuple[str, bool]) -> None:
+    assert plain_status(words.split()) == asked
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "top", "--help", "status --help", "status --format", "status --format=odd", "status --config=", "status x"],
+)
+def test_the_rest_is_typers(words: str) -> None:
+    assert plain_status(words.split()) is None
+
+
+@pytest.mark.parametrize("module", ["ctl_start", "ctl"])
+def test_status_refuses_in_both_ways_alike(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-c", START.format(module=module), "status", f"--config={tmp_path}/none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"runai-ctl: the configuration {tmp_path}/none can't be read: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_status_is_there_without_what_takes_long_to_import() -> None:
+    code = "import sys; import runai_runtime.ctl_start, runai_runtime.status, runai_runtime.tables; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"typer", "click", "pydantic", "rich.console", "pynvml", "jsonschema", "elftools"} & {
+        *done.stdout.split()
+    }
+
+
+@pytest.mark.parametrize(("place", "said"), [("/dev/full", 1), ("a closed pipe", 0)])
+def test_output_that_nobody_takes(place: str, said: int) -> None:
+    code = (
+        "import sys; from runai_runtime import ctl_start, status; sys.argv = ['runai-ctl', 'status']; "
+        "status.status = lambda *_: 'text'; ctl_start.main()"
+    )
+    reader, writer = os.pipe() if place != "/dev/full" else (os.open(place, os.O_RDONLY), os.open(place, os.O_WRONLY))
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr.count("\n")) == (1, said)
+    assert done.stderr.startswith("runai-ctl: the output can't be written: " if said else "")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
+from collections.abc import Callable
+from ctypes import CDLL, c_void_p
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pynvml
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from runai_runtime.aside import Aside
+from runai_runtime.columns import UNLIMITED, Column, Table, plain
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError, Process, find, read_containers
+from runai_runtime.device_use import VERSION_2, used_of
 from runai_runtime.engine import parse
-from runai_runtime.explain import sections
+from runai_runtime.explain import lines as explained
 from runai_runtime.grant import MIB, Share, boot, write_grant
 from runai_runtime.host import Host
 from runai_runtime.inventory import Gpu
@@ -38,7 +46,7 @@ from runai_runtime.pages import (
     parse_account,
     parse_agent_page,
 )
-from runai_runtime.tables import age, print_sections, status_screen
+from runai_runtime.tables import LEGEND, age, status_lines
 from runai_runtime.top import ORDERS, Screen
 
 NOW = 1_000_000.0
@@ -67,50 +75,105 @@ def overview(gpus: int, containers: int) -> Overview:
     return Overview(uses, [container(number, min(gpus, 2)) for number in range(containers)])
 
 
-def screen(what: RenderableType, width: int) -> list[str]:
+def status(what: Overview, width: int = UNLIMITED) -> list[str]:
+    return [plain(line) for line in status_lines(what, width)]
+
+
+def top(what: Overview, width: int, height: int = 0, order: str = "used", *, ascii_only: bool = False) -> list[str]:
     out = StringIO()
-    Console(file=out, width=width, highlight=False).print(what)
+    Console(file=out, width=width, highlight=False).print(
+        Screen(width, height, order, ascii_only=ascii_only).render(what, NOW)
+    )
     assert "\x1b" not in out.getvalue()
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("width", [80, 200])
+WIDTHS = [40, 80, 200]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("gpus", "containers"), [(1, 0), (1, 3), (8, 40)])
 def test_status_fits(width: int, gpus: int, containers: int) -> None:
     shown = overview(gpus, containers)
-    lines = screen(status_screen(shown, width), width)
-    assert max(map(len, lines)) <= width
-    assert len([line for line in lines if "81559" in line]) == gpus
+    lines = status(shown, width)
+    tables = lines[: lines.index(LEGEND)]
+    assert max(map(len, tables)) <= width
+    assert len([line for line in tables if "81559" in line]) == gpus
     # A line a GPU of each container, with all figures whole: nothing but names is cut short or wrapped.
-    rows = [line for line in lines if " 8000 " in line]
+    rows = [line for line in tables if " 8000 " in f"{line} "]
     assert len(rows) == containers * min(gpus, 2)
     for each in shown.containers:
-        assert any(each.id[:SHORT] in row and each.by in row for row in rows)
+        assert len([row for row in rows if each.id[:SHORT] in row and (width < 80 or each.name in row)]) == 1
     assert any("registry.example.org" in line for line in rows) == (width == 200 and containers > 0)
 
 
-@pytest.mark.parametrize("width", [80, 200])
-@pytest.mark.parametrize(("gpus", "containers"), [(1, 3), (8, 40)])
-@pytest.mark.parametrize("height", [0, 24])
+def test_what_finds_no_room_is_left_out_before_a_name_is_cut() -> None:
+    lines = status(overview(1, 3), 80)
+    assert next(line for line in lines if line.startswith("NAME")).split() == "NAME ID GPU SHARE USED KEPT BY".split()
+    assert lines[-1] == "A wider terminal has IMAGE, PEAK, SINCE too."
+
+
+def test_a_name_of_wide_letters_keeps_to_its_column() -> None:
+    made = Table(Column("NAME", least=6), Column("ID"))
+    made.add("日本語のコンテナ", "abc")
+    made.add("x", "abc")
+    assert [plain(line) for line in made.lines(12)] == ["NAME     ID", "日本語…  abc", "x        abc"]
+
+
+def test_status_for_a_program() -> None:
+    """Each line has all of its container, and nothing is cut short."""
+    lines = status(overview(8, 40))
+    for each in overview(8, 40).containers:
+        rows = [line.split() for line in lines if line.startswith(f"{each.name} ")]
+        assert [row[:4] for row in rows] == [[each.name, each.id[:SHORT], each.image, str(gpu)] for gpu in range(2)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("gpus", "containers"), [(1, 3), (8, 40), (56, 3)])
+@pytest.mark.parametrize("height", [0, 10, 24])
 def test_top_fits(width: int, gpus: int, containers: int, height: int) -> None:
-    lines = screen(Screen(width, height).render(overview(gpus, containers), NOW), width)
+    shown = overview(gpus, containers)
+    lines = top(shown, width, height)
     assert max(map(len, lines)) <= width
     assert not height or len(lines) <= height
-    shown = len([line for line in lines if "python3" in line])
-    (rest,) = [int(line.split()[1]) for line in lines if line.startswith("… ")] or [0]
-    assert shown + rest == containers
-    assert "4000000" in "\n".join(lines) or rest
+    names = [each for each in shown.containers if any(each.id[:SHORT] in line for line in lines)]
+    (rest,) = [int(line.split()[1]) for line in lines if re.match("… [0-9]+ more con", line)] or [0]
+    assert len(names) + rest == containers
+    if width >= 80:
+        assert all(any(each.name in line for line in lines) for each in names)
+        (heading,) = [line.split() for line in lines if line.startswith("NAME")]
+        assert {"GPU", "USED", "SHARE"} < set(heading)
+    (rest,) = [int(line.split()[1]) for line in lines if re.match("… [0-9]+ more GPU", line)] or [0]
+    assert len([line for line in lines if re.match(" *[0-9]+  NV", line)]) + rest == gpus
+
+
+def test_processes_are_shown_where_all_containers_find_room() -> None:
+    shown = overview(1, 3)
+    for each in shown.containers:
+        each.processes *= 60
+    for height, processes, rest in ((0, 24, 3), (12, 2, 1), (9, 0, 0)):
+        lines = top(shown, 80, height)
+        assert len([line for line in lines if "python3" in line]) == processes
+        assert len([line for line in lines if re.match("  … [0-9]+ more$", line)]) == rest
+        assert all(any(each.name in line for line in lines) for each in shown.containers)
+
+
+def test_a_container_with_more_gpus_than_the_screen_has_lines() -> None:
+    lines = top(Overview([], [container(0, 16), container(1, 16)]), 80, 12)
+    assert len(lines) == 12
+    assert len([line for line in lines if " 8000 " in f"{line} "]) == 6
+    assert lines[-1] == "… 1 more container (a higher terminal shows that)"
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_top_sorts(order: str) -> None:
-    lines = screen(Screen(200, 0, order).render(overview(1, 3), NOW), 200)
+    lines = top(overview(1, 3), 200, 0, order)
     shown = [line.split()[0][-1] for line in lines if line.startswith("a-rather")]
     assert shown == {"used": list("210"), "since": list("210"), "peak": list("021")}.get(order, list("012"))
 
 
 def test_a_bar_without_colours_tells_what_is_left() -> None:
-    lines = screen(Screen(80, ascii_only=True).render(overview(1, 1), NOW), 80)
+    lines = top(overview(1, 1), 80, ascii_only=True)
     assert any("###....." in line for line in lines)
 
 
@@ -124,7 +187,7 @@ def test_age(seconds: int, text: str) -> None:
 def test_text_of_others_has_no_markup_and_no_escapes() -> None:
     odd = container(0)
     odd.name, odd.image = "[red]x", "a\x1b[31mb\nc"
-    (line,) = [line for line in screen(status_screen(Overview([], [odd]), 200), 200) if "[red]x" in line]
+    (line,) = [line for line in status(Overview([], [odd]), 200) if "[red]x" in line]
     assert "a?[31mb?c" in line
 
 
@@ -190,10 +253,45 @@ def test_grants_that_live_and_one_that_is_damaged(tmp_path: Path) -> None:
     (found,), unreadable = read_containers(host)
     assert (found.id, found.figures, unreadable) == ("a", [Figure(2 * MIB)], ["b"])
     assert abs(time.time() - found.since) < 3600 * 24
-    out = StringIO()
-    print_sections(Console(file=out, width=80), sections(found))
-    assert "at most 2g, and 1g for sure" in out.getvalue()
+    assert "  at most 2g, and 1g for sure" in [plain(line) for line in explained(found, 80)]
     assert boot() in str(found.grant)
+
+
+def test_what_is_said_of_a_container_is_wrapped_but_for_its_paths(tmp_path: Path) -> None:
+    made = container(0)
+    made.folder, path = str(tmp_path), f"/{'long/' * 20}libcuda.so.1"
+    made.grant |= {"enforcement": {"by": "agent", "removed": [path]}}
+    said = [plain(line) for line in explained(made, 80)]
+    assert any(path in line for line in said)
+    assert max(len(line) for line in said if path not in line) <= 80
+    assert said[said.index("Grant") + 2].startswith("    used 0 MiB now")
+
+
+def memory_info(status: int, used: int) -> Callable[[object, Any], int]:
+    """A function of NVML's for a device's memory."""
+
+    def answer(_device: object, place: Any) -> int:
+        place._obj.used = used
+        return status
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "used"), [((0, 7), (0, 5), 5), ((0, 7), (25, 5), 7), ((0, 7), None, 7), ((3, 7), (25, 5), None)]
+)
+def test_what_a_driver_says_of_a_device(
+    first: tuple[int, int], second: tuple[int, int] | None, used: int | None
+) -> None:
+    """Older ones have no second version of the function, or refuse it."""
+    functions = {"nvmlDeviceGetMemoryInfo": memory_info(*first)}
+    functions |= {"nvmlDeviceGetMemoryInfo_v2": memory_info(*second)} if second else {}
+    assert used_of(cast("CDLL", SimpleNamespace(**functions)), c_void_p()) == used
+
+
+def test_the_versions_of_nvmls_structures() -> None:
+    """nvmlMemory_v2 of nvml.h: NVML_STRUCT_VERSION(Memory, 2)."""
+    assert pynvml.nvmlMemory_v2 == VERSION_2
 
 
 def test_json_says_null_for_what_is_not_known() -> None:

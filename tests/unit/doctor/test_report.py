@@ -82,6 +82,16 @@ def test_the_table_keeps_to_the_terminal(columns: int, monkeypatch: pytest.Monke
     assert any(line.strip() == "> start it" for line in lines)
 
 
+def test_the_table_for_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sentence whole on a line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = as_table(FINDINGS | {"snap": fault("x", "y")}).splitlines()
+    assert len(lines) == 8
+    assert lines[1].endswith("with an end")
+    assert lines[-1] == "2 faults, 1 warning, 1 ok"
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNAI_DOCKER", "/nowhere/docker")
     files = [f"--config={tmp_path}/config.json", f"--daemon-json={tmp_path}/daemon.json"]

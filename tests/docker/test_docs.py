@@ -29,6 +29,7 @@ RUN: dict[str, str] = {
     "runai-ctl top --once": "cudash",
     "runai-ctl inspect train": "of the image ubuntu",
     "runai-ctl limits set train 9g": "9216 MiB now",
+    "runai-ctl doctor --live": "share of GPU 0",
     "runai-ctl logs train": "the share on GPU 0 is",
     "runai-ctl metrics": "runai_gpu_used_bytes",
     # docs/how-it-works.md

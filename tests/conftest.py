@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     gpu.addoption("--engine", metavar="FOLDER", help="another engine than the system's")
     gpu.addoption("--image", metavar="TAR", help="a root file system to use instead of busybox's")
     gpu.addoption("--programs", metavar="FOLDER", help="the compiled test programs")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ./dev test, which has pytest-xdist; a GPU host may be without."""
+    from tests.scheduling import Scheduling
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

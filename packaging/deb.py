@@ -118,7 +118,7 @@ def build(wheel: Path, folder: Path, version: str = "") -> Path:
         add_control(root, version, architecture, kept, metadata)
         folder.mkdir(parents=True, exist_ok=True)
         package = folder.absolute() / f"{NAME}_{version}_{architecture}.deb"
-        command = ["/usr/bin/dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, package]
+        command: list[str | Path] = ["/usr/bin/dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, package]
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch())}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return package
@@ -213,7 +213,10 @@ def first_comment(text: str) -> list[str]:
 def add_control(root: Path, version: str, architecture: str, kept: str, metadata: email.message.Message) -> None:
     depends, recommends = ["python3 (>= 3.10)"], ["docker.io | docker-ce", "runc | crun"]
     for line in metadata.get_all("Requires-Dist", []):
-        name, floor, extra = re.fullmatch(r"([\w-]+)>=([\w.]+)(?:; extra == (.*))?", line.strip()).groups()
+        match = re.fullmatch(r"([\w-]+)>=([\w.]+)(?:; extra == (.*))?", line.strip())
+        if match is None:
+            raise SystemExit(f"packaging/deb.py: {line} is no lower bound, which Depends could say")
+        name, floor, extra = match.groups()
         package = PACKAGES[name]
         if package:
             (recommends if extra else depends).append(f"{package} (>= {floor})")

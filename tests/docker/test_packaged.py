@@ -1,0 +1,145 @@
+"""The Debian package, on a clean Debian 12 with the engine of that: install, use, upgrade, purge. 20 s in all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker import images
+from tests.docker.debian import Debian
+from tests.docker.host import CUDASH
+from tests.programs.build import program
+from tests.simgpu.host import SimHost
+
+TOP = Path(__file__).parents[2]
+PROGRAM = "/usr/lib/runai-runtime/runai-runtime"
+CONFIG = "/etc/runai-runtime/config.json"
+DAEMON = "/etc/docker/daemon.json"
+
+
+@pytest.fixture(scope="module")
+def packages(folder: Path) -> list[Path]:
+    """Two versions of the package, of the wheel that is tested."""
+    (wheel,) = (TOP / "dist").glob("*.whl")
+    made = []
+    for version in ("0.1.0", "0.2.0"):
+        command: list[str | Path] = [sys.executable, TOP / "packaging/deb.py", wheel, folder / "packages", version]
+        made.append(Path(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()))
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path, simhost: SimHost, packages: list[Path]) -> Iterator[Debian]:
+    shutil.copy(program("cudash"), folder / "cudash")
+    with Debian(folder) as debian:
+        yield debian
+
+
+@pytest.fixture
+def debian(shared: Debian, simhost: SimHost) -> Iterator[Debian]:
+    """One whose administrator has said where the (simulated) driver is."""
+    driver = {"libraries": [str(simhost.lib)], "programs": [str(simhost.bin)], "devices": str(simhost.dev)}
+    shared.path(CONFIG).parent.mkdir()
+    shared.path(CONFIG).write_text(json.dumps({"driver": driver, "enforcement": "agent"}))
+    yield shared
+    if ids := shared.docker("ps", "-aq").split():
+        shared.docker("rm", "--force", *ids)
+    shared.run("dpkg", "--purge", "runai-runtime")
+    shared.reload()
+
+
+def share(debian: Debian, *words: str, options: tuple[str, ...] = ("--rm",)) -> str:
+    """What WORDS print in a container with 3 GiB of the GPU."""
+    ours = ("--network=none", "--gpus=1", "--gpu-memory=3g", *options)
+    return debian.run("runai-docker", "run", *ours, images.BUSYBOX, *words).strip()
+
+
+def registered(debian: Debian) -> object:
+    return json.loads(debian.path(DAEMON).read_text()).get("runtimes")
+
+
+def versions(debian: Debian) -> list[str]:
+    """Of which folders of it the host has."""
+    return sorted(path.name.partition("-")[0] for path in debian.path("/usr/lib/runai-runtime").glob("[0-9]*"))
+
+
+def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
+    debian.path(CONFIG).rename(debian.path("/root/config.json"))
+    debian.path(CONFIG).parent.rmdir()
+    before, daemon = debian.files(), debian.path(DAEMON).read_bytes()
+    assert "set this host up with: runai-ctl configure" in debian.run("dpkg", "--install", packages[0])
+    assert registered(debian) is None
+
+    debian.path(CONFIG).parent.mkdir()
+    shutil.copy(debian.path("/root/config.json"), debian.path(CONFIG))
+    assert "systemctl reload docker" in debian.run("runai-ctl", "configure")
+    debian.reload()
+    assert registered(debian) == {"runai": {"path": PROGRAM}}
+    assert "3072MiB" in share(debian, "nvidia-smi")
+    debian.path("/run/runai/host.json").unlink()  # as after a boot: the next container looks at the host
+    one = share(debian, "sleep", "600", options=("--detach",))
+    assert one[:12] in debian.run("runai-ctl", "status")
+    assert "runai_gpu_memory_bytes" in debian.run("runai-ctl", "metrics")
+
+    refused = debian.attempt("dpkg", "--purge", "runai-runtime")
+    assert refused.returncode == 1
+    assert f"runai-runtime: containers run on it: {one[:12]}; stop them first, with docker stop" in refused.stderr
+    assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
+    assert "3072MiB" in share(debian, "nvidia-smi")
+    debian.docker("rm", "--force", one)
+    debian.run("dpkg", "--purge", "runai-runtime")
+    assert debian.files() == before
+    assert debian.path(DAEMON).read_bytes() == daemon
+
+
+def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path]) -> None:
+    debian.run("dpkg", "--install", packages[0])
+    debian.run("runai-ctl", "configure")
+    debian.reload()
+    daemon = debian.path(DAEMON).read_bytes()
+    volume = f"--volume={packages[0].parents[1]}/cudash:{CUDASH}:ro"
+    one = share(debian, "sleep", "600", options=("--detach", volume))
+    held = debian.popen("docker", "exec", "-i", one, CUDASH, "primary", "alloc 1g", "hold", "alloc 1g", "alloc 1g")
+    assert held.stdout is not None
+    assert "CUDA_SUCCESS" in [held.stdout.readline() for _ in range(2)][1]
+
+    said = debian.run("dpkg", "--install", packages[1])
+    assert "runai-runtime:" not in said
+    assert debian.path(DAEMON).read_bytes() == daemon
+    assert versions(debian) == ["0.1.0", "0.2.0"]
+    assert "/0.2.0-" in debian.path(PROGRAM).read_text()
+    assert "/0.2.0-" in json.loads(debian.path(CONFIG).read_text())["hook"]
+
+    assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
+    assert ["CUDA_SUCCESS" in line for line in held.communicate()[0].splitlines()[-2:]] == [True, False]
+    two = share(debian, "sleep", "600", options=("--detach", volume))
+    assert one[:12] in debian.run("runai-ctl", "status")
+    debian.docker("stop", "--time=0", one)
+    assert [path.name for path in debian.path("/run/runai").iterdir() if len(path.name) == 64] == [two]
+    assert "libcuda" not in debian.docker("diff", one)  # the old version's hook has cleared up
+    debian.docker("start", one)
+    assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
+    debian.docker("rm", "--force", one, two)
+
+    debian.run("dpkg", "--install", packages[1])
+    assert versions(debian) == ["0.2.0"]
+
+
+def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Path]) -> None:
+    debian.run("dpkg", "--install", packages[0])
+    debian.run("runai-ctl", "configure", "--set-as-default")
+    debian.run("dpkg", "--remove", "runai-runtime")
+    assert registered(debian) is None
+    assert [path.name for path in debian.path(CONFIG).parent.iterdir()] == ["config.json"]
+    assert not debian.path("/usr/lib/runai-runtime").exists()
+    debian.run("dpkg", "--install", packages[1])
+    debian.run("runai-ctl", "configure")
+    assert "/0.2.0-" in json.loads(debian.path(CONFIG).read_text())["hook"]
+    debian.reload()
+    assert "3072MiB" in share(debian, "nvidia-smi")

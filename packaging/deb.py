@@ -23,6 +23,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+
 TOP = HERE.parent
 NAME = "runai-runtime"
 HOME = Path("usr/lib", NAME)  # runai_runtime/packaged.py has it too
@@ -166,11 +167,11 @@ def add_commands(root: Path, metadata: email.message.Message) -> None:
 
 
 def add_pages(root: Path) -> None:
-    """The man pages, which are scdoc's texts NAME.SECTION.scd."""
     for source in sorted(HERE.glob("man/*.scd")):
-        page = Path(source.stem)
-        text = subprocess.run(["/usr/bin/scdoc"], stdin=source.open(), capture_output=True, check=True).stdout
-        packed(root / "usr/share/man" / f"man{page.suffix[1:]}" / f"{page}.gz", text)
+        name = Path(source.stem)
+        command: list[str | Path] = [sys.executable, "-I", HERE / "page.py", source]
+        page = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        packed(root / "usr/share/man" / f"man{name.suffix[1:]}" / f"{name}.gz", page)
 
 
 COMPLETIONS = {
@@ -181,8 +182,14 @@ COMPLETIONS = {
 
 
 def add_completions(root: Path) -> None:
-    for source in sorted(HERE.glob("completions/*")):
-        write(root / COMPLETIONS[source.suffix[1:]].format(source.stem), source.read_text())
+    """Those of runai-docker, which are ours, and typer's for runai-ctl."""
+    for shell, path in COMPLETIONS.items():
+        write(root / path.format("runai-docker"), (HERE / f"completions/runai-docker.{shell}").read_text())
+        command = [Path(sys.executable).with_name("runai-ctl")]
+        environment = os.environ | {"_RUNAI_CTL_COMPLETE": f"source_{shell}"}
+        text = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.lstrip()
+        # zsh reads the file when it first completes the command, which is then to be completed as well.
+        write(root / path.format("runai-ctl"), text + ('_runai_ctl_completion "$@"\n' if shell == "zsh" else ""))
 
 
 def add_documents(root: Path, version: str, metadata: email.message.Message) -> None:

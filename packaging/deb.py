@@ -170,7 +170,8 @@ def add_pages(root: Path) -> None:
     for source in sorted(HERE.glob("man/*.scd")):
         name = Path(source.stem)
         command: list[str | Path] = [sys.executable, "-I", HERE / "page.py", source]
-        page = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch())}  # a page has a date
+        page = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
         packed(root / "usr/share/man" / f"man{name.suffix[1:]}" / f"{name}.gz", page)
 
 
@@ -205,6 +206,7 @@ def add_documents(root: Path, version: str, metadata: email.message.Message) -> 
         bsd="".join(f" {line or '.'}\n" for line in first_comment(of_nvml("pynvml.py").read_text())),
     )
     write(root / DOC / "copyright", text)
+    write(root / "usr/share/lintian/overrides" / NAME, (HERE / "lintian-overrides").read_text())
     packed(root / DOC / "changelog.gz", CHANGELOG.format(entry="What is new: see upstream's CHANGELOG.md.", **values))
     packed(root / DOC / "CHANGELOG.md.gz", (TOP / "CHANGELOG.md").read_text())
 

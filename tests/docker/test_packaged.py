@@ -69,6 +69,14 @@ def versions(debian: Debian) -> list[str]:
     return sorted(path.name.partition("-")[0] for path in debian.path("/usr/lib/runai-runtime").glob("[0-9]*"))
 
 
+def completed(debian: Debian, command: str, word: str) -> str:
+    """What bash makes of the beginning WORD after COMMAND."""
+    function = f"_{command.replace('-', '_')}_completion"
+    words = f"COMP_WORDS=({command} {word}); COMP_CWORD=1; {function} {command}"
+    file = f"/usr/share/bash-completion/completions/{command}"
+    return debian.run("bash", "-c", f'source {file}; {words}; echo "${{COMPREPLY[*]}}"').strip()
+
+
 def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
     debian.path(CONFIG).rename(debian.path("/root/config.json"))
     debian.path(CONFIG).parent.rmdir()
@@ -84,13 +92,19 @@ def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
     assert "3072MiB" in share(debian, "nvidia-smi")
     debian.path("/run/runai/host.json").unlink()  # as after a boot: the next container looks at the host
     one = share(debian, "sleep", "600", options=("--detach",))
-    assert one[:12] in debian.run("runai-ctl", "status")
+    for command in ("status", "top --once", f"inspect {one[:12]}"):
+        assert one[:12] in debian.run("runai-ctl", *command.split()), command
+    assert "4096 MiB now" in debian.run("runai-ctl", "limits", "set", one[:12], "4g")
+    assert "the share on GPU 0" in debian.run("runai-ctl", "logs")
     assert "runai_gpu_memory_bytes" in debian.run("runai-ctl", "metrics")
+    assert "libcuda.so.1" in debian.run("runai-ctl", "verify")
+    assert "Traceback" not in debian.attempt("runai-ctl", "doctor").stderr
+    assert completed(debian, "runai-ctl", "un") == "unconfigure"
 
     refused = debian.attempt("dpkg", "--purge", "runai-runtime")
     assert refused.returncode == 1
     assert f"runai-runtime: containers run on it: {one[:12]}; stop them first, with docker stop" in refused.stderr
-    assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
+    assert "4096MiB" in debian.docker("exec", one, "nvidia-smi")
     assert "3072MiB" in share(debian, "nvidia-smi")
     debian.docker("rm", "--force", one)
     debian.run("dpkg", "--purge", "runai-runtime")

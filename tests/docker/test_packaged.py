@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -157,3 +158,24 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
     assert "/0.2.0-" in json.loads(debian.path(CONFIG).read_text())["hook"]
     debian.reload()
     assert "3072MiB" in share(debian, "nvidia-smi")
+
+
+def test_the_page(debian: Debian, packages: list[Path]) -> None:
+    """The commands of docs/install.md about the package, in the order that they have there."""
+    sections = (TOP / "docs/install.md").read_text().split("\n## ")
+    about = [section for section in sections if section.startswith(("From the package", "Upgrade", "Remove"))]
+    commands = re.findall(r"^    (.+)$", "".join(about), flags=re.MULTILINE)
+    assert commands[0] == "./dev package"
+    assert commands[-2:] == ["apt purge runai-runtime", "systemctl reload docker"]
+    yes = debian.path("/etc/apt/apt.conf.d/yes")
+    yes.write_text('APT::Get::Assume-Yes "true";\n')
+    for command in commands[1:]:
+        if command == "systemctl reload docker":
+            debian.reload()
+            continue
+        here = command.replace("./dist", str(packages[0].parent)).replace("IMAGE", images.BUSYBOX)
+        said = debian.run("sh", "-c", here.replace(" run ", " run --network=none "))
+        assert "nvidia-smi" not in command or "3296MiB" in said
+    yes.unlink()
+    assert registered(debian) is None
+    assert not debian.path(CONFIG).parent.exists()

@@ -37,11 +37,11 @@ def installed(config: Path) -> None:
     from runai_runtime.configure import configure, read_values
     from runai_runtime.host import read_host
 
-    program = registered(config).program
-    if not program.exists():
-        sys.stdout.write("runai-runtime: set this host up with: runai-ctl configure\n")
-        return
     try:
+        program = registered(config).program
+        if not program.exists():
+            sys.stdout.write("runai-runtime: set this host up with: runai-ctl configure\n")
+            return
         configure(read_values(config), config, program)
         forget_others(read_host(str(config)))
     except (RefusalError, OSError) as error:

@@ -148,14 +148,19 @@ def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path])
 
 def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Path]) -> None:
     debian.run("dpkg", "--install", packages[0])
-    debian.run("runai-ctl", "configure", "--set-as-default")
+    program = "/usr/local/bin/runai-runtime"  # as from a wheel, which the package takes over
+    debian.run("runai-ctl", "configure", "--set-as-default", "--name=gpus", f"--program={program}")
+    debian.run("dpkg", "--install", packages[1])
+    assert registered(debian) == {"gpus": {"path": program}}
+    assert "/0.2.0-" in debian.path(program).read_text()
     debian.run("dpkg", "--remove", "runai-runtime")
-    assert registered(debian) is None
+    assert "gpus" not in debian.path(DAEMON).read_text()
+    assert not debian.path(program).exists()
     assert [path.name for path in debian.path(CONFIG).parent.iterdir()] == ["config.json"]
     assert not debian.path("/usr/lib/runai-runtime").exists()
-    debian.run("dpkg", "--install", packages[1])
+    debian.run("dpkg", "--install", packages[0])
     debian.run("runai-ctl", "configure")
-    assert "/0.2.0-" in json.loads(debian.path(CONFIG).read_text())["hook"]
+    assert "/0.1.0-" in json.loads(debian.path(CONFIG).read_text())["hook"]
     debian.reload()
     assert "3072MiB" in share(debian, "nvidia-smi")
 

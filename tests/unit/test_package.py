@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import typer
 
+from runai_runtime import packaged
 from runai_runtime.configure import OF_INSTALLATION, defaults, read_values
 from runai_runtime.ctl import app
 from runai_runtime.host import KEYS, Host, check
 from runai_runtime.packaged import DEFAULT_PROGRAM
+from runai_runtime.registration import Registration
 
 TOP = Path(__file__).parents[2]
 
@@ -87,3 +89,38 @@ def test_the_paths_of_another_installation_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(kept | own))
     assert read_values(tmp_path / "config.json") == kept | own
     assert Host("", defaults()).hook.endswith(OF_INSTALLATION["hook"])
+
+
+def set_up(folder: Path) -> tuple[Path, Path]:
+    """A host as configure leaves it, with what it wrote in FOLDER: its configuration, and its daemon.json."""
+    config, daemon, program = folder / "etc/config.json", folder / "daemon.json", folder / "runai-runtime"
+    config.parent.mkdir()
+    paths = {"state": str(folder / "state"), "fitted": str(folder / "fitted")}
+    config.write_text(json.dumps(defaults() | paths))
+    program.write_text("#!/bin/sh\n")
+    Registration(config.with_name("registration.json"), daemon).register("runai-unit", program, as_default=False)
+    return config, daemon
+
+
+@pytest.mark.parametrize("damaged", ["config.json", "registration.json"])
+def test_an_upgrade_of_a_damaged_host_is_done_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    config, _ = set_up(tmp_path)
+    config.with_name(damaged).write_text("{")
+    packaged.installed(config)
+    said = capsys.readouterr().err
+    assert said.startswith("runai-runtime: this host is still set up for the version before: ")
+    assert damaged in said
+    assert said.endswith("set it up again with: runai-ctl configure\n")
+    assert (tmp_path / "runai-runtime").read_text() == "#!/bin/sh\n"
+
+
+def test_a_removal_leaves_the_configuration(tmp_path: Path) -> None:
+    config, daemon = set_up(tmp_path)
+    text = config.read_text()
+    packaged.removed(config)
+    assert not daemon.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["etc"]
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+    assert config.read_text() == text

@@ -167,12 +167,12 @@ def add_commands(root: Path, metadata: email.message.Message) -> None:
 
 
 def add_pages(root: Path) -> None:
-    for source in sorted(HERE.glob("man/*.scd")):
-        name = Path(source.stem)
-        command: list[str | Path] = [sys.executable, "-I", HERE / "page.py", source]
+    with tempfile.TemporaryDirectory() as made:
+        command: list[str | Path] = [sys.executable, "-I", HERE / "page.py", made]
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch())}  # a page has a date
-        page = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
-        packed(root / "usr/share/man" / f"man{name.suffix[1:]}" / f"{name}.gz", page)
+        subprocess.run(command, env=environment, check=True)
+        for page in Path(made).iterdir():
+            packed(root / "usr/share/man" / f"man{page.suffix[1:]}" / f"{page.name}.gz", page.read_bytes())
 
 
 COMPLETIONS = {

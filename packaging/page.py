@@ -1,4 +1,4 @@
-"""A man page, printed: `page.py man/NAME.SECTION.scd`. What the program says of its commands and keys is put in."""
+"""Man pages: `page.py FOLDER` writes there those of man/, with what the program says of its commands and keys."""
 
 from __future__ import annotations
 
@@ -77,4 +77,5 @@ def plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(page(Path(sys.argv[1])))
+    for source in (Path(__file__).resolve().parent / "man").glob("*.scd"):
+        Path(sys.argv[1], source.stem).write_bytes(page(source))

@@ -44,9 +44,10 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 COMMAND = """\
 #!/usr/bin/python3 -I
+import os
 import sys
 
-sys.path.insert(0, "/{home}/current")
+sys.path.insert(0, os.path.realpath("/{home}/current"))
 from {module} import main
 
 sys.exit(main())

@@ -184,7 +184,8 @@ def folders() -> list[str]:
     specs = [importlib.util.find_spec(name) for name in OF_A_LOOK]
     found = [spec.origin for spec in specs if spec and spec.origin]
     tops = [Path(path).parent.parent if Path(path).name == "__init__.py" else Path(path).parent for path in found]
-    return list(dict.fromkeys(map(str, [PACKAGE.parent, *tops])))
+    # What a link leads to now, which in a package is another version's after an upgrade.
+    return list(dict.fromkeys(str(top.resolve()) for top in (PACKAGE.parent, *tops)))
 
 
 def interpreter(hook: str) -> str:

@@ -70,8 +70,9 @@ def forget_others(host: Host) -> None:
     if with_share(host):
         return
     for folder in HOME.iterdir():
-        if (folder / PACKAGE.name).is_dir() and folder.name != UNPACKED and folder != PACKAGE.parent:
-            shutil.rmtree(folder)
+        is_version = (folder / PACKAGE.name).is_dir() and folder.name != UNPACKED and not folder.is_symlink()
+        if is_version and folder != PACKAGE.parent:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def removed(config: Path) -> None:

@@ -70,6 +70,13 @@ def versions(debian: Debian) -> list[str]:
     return sorted(path.name.partition("-")[0] for path in debian.path("/usr/lib/runai-runtime").glob("[0-9]*"))
 
 
+def install(debian: Debian, package: Path) -> None:
+    """Over a version with which the host was set up."""
+    done = debian.attempt("dpkg", "--install", package)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "runai-runtime:" not in done.stdout
+
+
 def completed(debian: Debian, command: str, word: str) -> str:
     """What bash makes of the beginning WORD after COMMAND."""
     function = f"_{command.replace('-', '_')}_completion"
@@ -90,6 +97,7 @@ def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
     assert "systemctl reload docker" in debian.run("runai-ctl", "configure")
     debian.reload()
     assert registered(debian) == {"runai": {"path": PROGRAM}}
+    assert "/current" not in debian.path(PROGRAM).read_text()
     assert "3072MiB" in share(debian, "nvidia-smi")
     debian.path("/run/runai/host.json").unlink()  # as after a boot: the next container looks at the host
     one = share(debian, "sleep", "600", options=("--detach",))
@@ -124,8 +132,7 @@ def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path])
     assert held.stdout is not None
     assert "CUDA_SUCCESS" in [held.stdout.readline() for _ in range(2)][1]
 
-    said = debian.run("dpkg", "--install", packages[1])
-    assert "runai-runtime:" not in said
+    install(debian, packages[1])
     assert debian.path(DAEMON).read_bytes() == daemon
     assert versions(debian) == ["0.1.0", "0.2.0"]
     assert "/0.2.0-" in debian.path(PROGRAM).read_text()
@@ -142,7 +149,7 @@ def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path])
     assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
     debian.docker("rm", "--force", one, two)
 
-    debian.run("dpkg", "--install", packages[1])
+    install(debian, packages[1])
     assert versions(debian) == ["0.2.0"]
 
 
@@ -150,7 +157,7 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
     debian.run("dpkg", "--install", packages[0])
     program = "/usr/local/bin/runai-runtime"  # as from a wheel, which the package takes over
     debian.run("runai-ctl", "configure", "--set-as-default", "--name=gpus", f"--program={program}")
-    debian.run("dpkg", "--install", packages[1])
+    install(debian, packages[1])
     assert registered(debian) == {"gpus": {"path": program}}
     assert "/0.2.0-" in debian.path(program).read_text()
     debian.run("dpkg", "--remove", "runai-runtime")

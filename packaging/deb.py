@@ -6,6 +6,7 @@ Only nvidia-ml-py, which Debian has not, is carried along, from the environment 
 
 from __future__ import annotations
 
+import configparser
 import email.message
 import email.parser
 import gzip
@@ -113,7 +114,7 @@ def build(wheel: Path, folder: Path, version: str = "") -> Path:
         version = version or str(metadata["Version"])
         architecture = ARCHITECTURES[wheel.stem.rpartition("manylinux2014_")[2]]
         kept = f"{version}-{digest(root / HOME / 'package', version)}"
-        add_commands(root, metadata)
+        add_commands(root, read_of(wheel, "entry_points.txt"), metadata)
         add_pages(root)
         add_completions(root)
         add_documents(root, version, metadata)
@@ -136,13 +137,18 @@ def unpack(wheel: Path, folder: Path) -> email.message.Message:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith("runai_runtime/")]
         archive.extractall(folder, names)
-        (path,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        metadata = email.parser.Parser().parsestr(archive.read(path).decode())
     shutil.copy(str(of_nvml("pynvml.py")), folder)
     for path in map(str, folder.rglob("*")):
         runs = Path(path).is_dir() or re.search(r"/native/runai-\w+$", path)
         Path(path).chmod(0o755 if runs else 0o644)
-    return metadata
+    return email.parser.Parser().parsestr(read_of(wheel, "METADATA"))
+
+
+def read_of(wheel: Path, name: str) -> str:
+    """The text NAME of what the wheel says of itself."""
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [path for path in archive.namelist() if path.endswith(f".dist-info/{name}")]
+        return archive.read(path).decode()
 
 
 def of_nvml(name: str) -> Path:
@@ -160,9 +166,11 @@ def digest(folder: Path, version: str) -> str:
     return hashlib.sha256(b"\0".join(sums)).hexdigest()[:8]
 
 
-def add_commands(root: Path, metadata: email.message.Message) -> None:
-    for name, module in (("runai-ctl", "runai_runtime.ctl"), ("runai-docker", "runai_runtime.docker.main")):
-        write(root / "usr/bin" / name, COMMAND.format(home=HOME, module=module), 0o755)
+def add_commands(root: Path, entry_points: str, metadata: email.message.Message) -> None:
+    commands = configparser.ConfigParser()
+    commands.read_string(entry_points)
+    for name, place in commands["console_scripts"].items():
+        write(root / "usr/bin" / name, COMMAND.format(home=HOME, module=place.removesuffix(":main")), 0o755)
     if "3.10" not in str(metadata["Requires-Python"]):
         raise SystemExit("packaging/deb.py: the oldest Python has changed; see Depends")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from tests.docker import images
 from tests.docker.debian import Debian
 from tests.docker.host import CUDASH
+from tests.pages import typed
 from tests.programs.build import program
 from tests.simgpu.host import SimHost
 
@@ -22,6 +22,14 @@ TOP = Path(__file__).parents[2]
 PROGRAM = "/usr/lib/runai-runtime/runai-runtime"
 CONFIG = "/etc/runai-runtime/config.json"
 DAEMON = "/etc/docker/daemon.json"
+
+OF_WHEEL = (
+    "./dev build",
+    "python3 -m venv /opt/runai-runtime",
+    "/opt/runai-runtime/bin/pip install dist/*.whl",
+    "/opt/runai-runtime/bin/runai-ctl configure",
+)
+"""What docs/install.md has for the other way to install."""
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +182,7 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
 
 def test_the_page(debian: Debian, packages: list[Path]) -> None:
     """The commands of docs/install.md about the package, in the order that they have there."""
-    sections = (TOP / "docs/install.md").read_text().split("\n## ")
-    about = [section for section in sections if section.startswith(("From the package", "Upgrade", "Remove"))]
-    commands = re.findall(r"^    (.+)$", "".join(about), flags=re.MULTILINE)
+    commands = [found.command for found in typed(TOP / "docs/install.md") if found.command not in OF_WHEEL]
     assert commands[0] == "./dev package"
     assert commands[-2:] == ["apt purge runai-runtime", "systemctl reload docker"]
     yes = debian.path("/etc/apt/apt.conf.d/yes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -12,14 +13,22 @@ from typing import Any
 from runai_runtime.agent import host_fault, refusal_of
 from runai_runtime.errors import RefusalError
 from runai_runtime.files import write_whole
-from runai_runtime.host import Host, read_host
+from runai_runtime.host import LARGEST, Host, read_host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
+from runai_runtime.packaged import PACKAGE
 from runai_runtime.plan import OURS, need
 from runai_runtime.schema import fault_of
+from runai_runtime.shim import read_regular
 from runai_runtime.verify import refuse_faults
 
-PACKAGE = Path(__file__).resolve().parent
 NATIVE = PACKAGE / "native"
+
+# What an installation has below its package's folder: paths that configure writes, and that move with the installation.
+OF_INSTALLATION = {"hook": "native/runai-hook", "libvgpu": "native", "agent": "native/runai-agent"}
+
+# Packages that a look at the host needs. A create may have to look, without site-packages: so the program names their
+# folders, where those aren't ours.
+OF_A_LOOK = ("elftools", "jsonschema", "pynvml", "yaml")
 
 # The first line starts runai-launch, which hands what needs no look to the low-level runtime at once, and the rest to
 # Python with this same file. Python's options there: -I: no environment variable and no folder of the user's has a
@@ -31,7 +40,7 @@ PROGRAM = """\
 # runtime={runtime}
 import sys
 
-sys.path.append({folder!r})
+sys.path += {folders!r}
 from runai_runtime.shim import main
 
 main({configuration!r}, {runtime!r}{more})
@@ -51,6 +60,26 @@ def defaults() -> dict[str, Any]:
         "libvgpu": str(NATIVE),
         "fitted": "/var/lib/runai-runtime",
     }
+
+
+def read_values(config: Path) -> dict[str, Any]:
+    """What a configuration file says already, for this installation: the hook and the libraries that configure of
+    another one wrote are left out. Raises RefusalError for a damaged one: it is a person's to mend.
+    """
+    if not config.exists():
+        return {}
+    try:
+        values = json.loads(read_regular(str(config), LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RefusalError(f"{config} can't be read ({error}); mend it, or move it away") from error
+    if not isinstance(values, dict):
+        raise RefusalError(f"{config} is no JSON object; mend it, or move it away")
+    return {key: value for key, value in values.items() if not is_of_installation(key, value)}
+
+
+def is_of_installation(key: str, value: object) -> bool:
+    """Whether VALUE is what an installation, whichever, has for KEY of the configuration."""
+    return key in OF_INSTALLATION and str(value).endswith(f"/{PACKAGE.name}/{OF_INSTALLATION[key]}")
 
 
 def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> list[str]:
@@ -143,11 +172,20 @@ def program(values: dict[str, Any], configuration: Path, runtime: str, *, enter:
     """The text of the registered program, or of one in the second stage's folder (shim.main)."""
     return PROGRAM.format(
         interpreter=interpreter(values["hook"]),
-        folder=str(PACKAGE.parent),
+        folders=folders(),
         configuration=str(configuration),
         runtime=runtime,
         more=(f", enter={enter!r}" if enter else "") + (f", leave={leave!r}" if leave else ""),
     )
+
+
+def folders() -> list[str]:
+    """In which our modules lie, and those of others that a look at the host needs."""
+    specs = [importlib.util.find_spec(name) for name in OF_A_LOOK]
+    found = [spec.origin for spec in specs if spec and spec.origin]
+    tops = [Path(path).parent.parent if Path(path).name == "__init__.py" else Path(path).parent for path in found]
+    # What a link leads to now, which in a package is another version's after an upgrade.
+    return list(dict.fromkeys(str(top.resolve()) for top in (PACKAGE.parent, *tops)))
 
 
 def interpreter(hook: str) -> str:

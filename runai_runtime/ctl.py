@@ -14,18 +14,18 @@ import typer
 
 from runai_runtime.ctl_containers import FORMAT, Format, add_to, refusals
 from runai_runtime.errors import RefusalError
-from runai_runtime.host import DEFAULT_PATH, LARGEST, Host, read_host
+from runai_runtime.host import DEFAULT_PATH, Host, read_host
+from runai_runtime.packaged import DEFAULT_PROGRAM
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
-from runai_runtime.shim import read_regular
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="GPU memory limits for Docker, on this host.")
+app = typer.Typer(no_args_is_help=True, help="GPU memory limits for Docker, on this host.")
 add_to(app)  # what looks at containers
 
 
 # Not in Annotated, which typer reads since 0.9 only: Debian 12 has 0.7.
 RUNTIME = typer.Option("", help="The low-level runtime.")
 CONFIG_TO_WRITE = typer.Option(Path(DEFAULT_PATH), help="The configuration file to write.")
-PROGRAM = typer.Option(Path("/usr/local/bin/runai-runtime"), help="The program to write, for daemon.json.")
+PROGRAM = typer.Option(DEFAULT_PROGRAM, help="The program to write, for daemon.json.")
 NAME = typer.Option("runai", help="The runtime's name, for docker run --runtime.")
 DAEMON = typer.Option(DAEMON_JSON, "--daemon-json", help="dockerd's configuration.")
 REGISTER = typer.Option(True, help="Whether to register the runtime with dockerd.")
@@ -39,19 +39,6 @@ DRIVER = typer.Option("", help="A folder with the driver's libraries, instead of
 LIBRARIES = typer.Option("", help="A folder with our libraries, instead of the configured one.")
 LIVE = typer.Option(False, "--live", help="Start a container on each GPU that tries to take more than its share.")
 STRICT = typer.Option(False, "--strict", help="An unknown function that looks like device memory is a fault.")
-
-
-def read_values(config: Path) -> dict[str, Any]:
-    """What a configuration file says already. Raises RefusalError for a damaged one: it is a person's to mend."""
-    if not config.exists():
-        return {}
-    try:
-        values = json.loads(read_regular(str(config), LARGEST))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RefusalError(f"{config} can't be read ({error}); mend it, or move it away") from error
-    if not isinstance(values, dict):
-        raise RefusalError(f"{config} is no JSON object; mend it, or move it away")
-    return values
 
 
 @app.command()
@@ -69,6 +56,7 @@ def configure(
 ) -> None:
     """Write the configuration and the program that dockerd starts, and register that; what the files say is kept."""
     from runai_runtime.configure import configure as set_up
+    from runai_runtime.configure import read_values
 
     registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     with refusals():

@@ -40,7 +40,8 @@ SCHEMA = {
 
 class Registration:
     """What configure did to daemon.json, kept beside the configuration so that it can be undone. PATH is its record:
-    the file's text before, None where there was none, and a digest of what was written.
+    the runtime's name and program, the file, its text before (None where there was none), and a digest of what was
+    written.
     """
 
     def __init__(self, path: Path, daemon: Path) -> None:
@@ -56,7 +57,8 @@ class Registration:
                 return
             base = self.without_ours(before)
             if self.text() == before:
-                self.keep({"name": name, "before": base, "digest": digest(after)})
+                ours = {"name": name, "program": str(program), "daemon": str(self.daemon)}
+                self.keep({**ours, "before": base, "digest": digest(after)})
                 self.write(after)
                 return
         raise RefusalError(f"{self.daemon} is being changed by somebody else all the time; try again later")

@@ -37,12 +37,12 @@ def unconfigure(config: Path, program: Path, registration: Registration, name: s
     return kept
 
 
-def refuse_in_use(host: Host | None, name: str) -> None:
+def refuse_in_use(host: Host | None, name: str, advice: str = "stop them first, or say --force") -> None:
     running = sorted(set(with_share(host) if host else []) | set(of_docker(name)))
     if running:
         shown = ", ".join(container[:12] for container in running[:MOST_NAMED])
         more = f" and {len(running) - MOST_NAMED} more" if len(running) > MOST_NAMED else ""
-        raise RefusalError(f"containers run on it: {shown}{more}; stop them first, or say --force")
+        raise RefusalError(f"containers run on it: {shown}{more}; {advice}")
 
 
 def with_share(host: Host) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.docker.desk import Desk, Done, desk, shape
 from tests.docker.test_mig import GPUS
+from tests.docker.test_packaged import OF_WHEEL
 from tests.pages import PAGES, README, Typed, typed
 from tests.simgpu.host import SimHost
 
@@ -60,6 +61,20 @@ ELSEWHERE: dict[str, str] = {
     "./dev build && python3 -m venv /opt/runai-runtime && /opt/runai-runtime/bin/pip install dist/*.whl": (
         "pip asks an index; the wheel that is tested was installed by ./dev in the same way"
     ),
+    **dict.fromkeys(
+        (
+            "./dev package",
+            "apt install ./dist/runai-runtime_0.1.0_amd64.deb",
+            "apt install ./dist/runai-runtime_0.2.0_amd64.deb",
+            "apt remove runai-runtime",
+            "apt purge runai-runtime",
+            "runai-ctl configure",
+            "systemctl reload docker",
+            "runai-docker run --rm --gpus 1 --gpu-memory 0.3 IMAGE nvidia-smi",
+        ),
+        "is typed in tests/docker/test_packaged.py, on a clean Debian 12",
+    ),
+    **dict.fromkeys(OF_WHEEL, "the same as in README.md"),
 }
 """What can't be run here, and why."""
 

@@ -17,7 +17,7 @@ TOP = Path(__file__).parents[2]
 def test_help_names_every_command() -> None:
     helped = subprocess.run([TOP / "dev"], stdout=subprocess.PIPE, text=True, check=True).stdout
     commands = re.findall(r"^  (\w+) ", helped, flags=re.MULTILINE)
-    assert sorted(commands) == ["bench", "build", "demo", "lint", "soak", "test"]
+    assert sorted(commands) == ["bench", "build", "demo", "lint", "package", "soak", "test"]
 
 
 def test_an_unknown_command_is_refused() -> None:

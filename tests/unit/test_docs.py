@@ -48,7 +48,7 @@ NAMED: dict[str, str] = {
 }
 """Commands in the text that are not ours, or are no whole command, and why they stand there."""
 
-COMING = {TOP / "docs/install.md"}
+COMING: set[Path] = set()
 """Pages that are written at the same time as those that lead to them."""
 
 

@@ -24,6 +24,10 @@ ABI = TOP / "tests/simgpu/driver/common/abi.h"
 """The driver's ioctls, for a program that makes them by hand."""
 TARGET = "x86_64-linux-gnu.2.17"
 FLAGS = ("-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
+ZIG_FOLDER = "/"
+"""Where zig is started. Where its own files lie below that, it knows them by another path than the wheel's build did, and
+builds its C library once more: a minute.
+"""
 LIBRARIES = {"cu": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}
 
 
@@ -82,7 +86,7 @@ def _compile(sources: list[Path], scratch: Path, flags: tuple[str, ...]) -> Path
 def _zig(target: str, *args: str | Path) -> None:
     zig, _ = tools()
     done = subprocess.run(
-        [zig, "cc", "-target", target, *map(str, args)], stderr=subprocess.PIPE, text=True, check=False
+        [zig, "cc", "-target", target, *map(str, args)], cwd=ZIG_FOLDER, stderr=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"zig cc {' '.join(map(str, args))}:\n{done.stderr}")

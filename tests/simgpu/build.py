@@ -132,7 +132,9 @@ def _library(
 def _compile(arguments: Iterable[str | Path], work: Path, flags: Iterable[str]) -> None:
     include = ["-I", str(SOURCE / "common"), "-I", str(work), "-isystem", str(headers())]
     command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGET, *FLAGS, *flags, *include, *LINK]
-    result = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    # Started where its own files lie below, zig knows them by another path than the wheel's build did, and builds its
+    # own libraries once more.
+    result = subprocess.run([*command, *map(str, arguments)], cwd="/", capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"simgpu: the user side does not compile:\n{result.stderr}")
 

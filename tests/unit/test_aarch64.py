@@ -24,7 +24,7 @@ from runai_runtime.fit import fit_to_driver
 from runai_runtime.host import Host
 from runai_runtime.verify import TABLES, check_glibc, check_pages, check_processor, checks, refuse_faults, table, verify
 from tests.docker.host import NATIVE as HERE
-from tests.programs.build import tools
+from tests.programs.build import ZIG_FOLDER, tools
 
 TOP = Path(__file__).parents[2]
 NATIVE = TOP / "build/aarch64/runai_runtime/native"
@@ -49,6 +49,7 @@ def zig(target: str, *arguments: str | Path) -> None:
     flags = ("-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
     done = subprocess.run(
         [compiler, "cc", "-target", target, *flags, *map(str, arguments)],
+        cwd=ZIG_FOLDER,
         stderr=subprocess.PIPE,
         text=True,
         check=False,

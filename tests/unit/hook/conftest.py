@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.build import ZIG_FOLDER
 from tests.unit.hook.container import HOME, Container
 
 HOOK = Path(__file__).parents[3] / "hook"
@@ -30,6 +31,7 @@ def build(compiler: list[str], target: Path) -> Path:
     sources = sorted(str(path) for path in HOOK.glob("*.c"))
     done = subprocess.run(
         [*compiler, "-std=gnu17", "-D_GNU_SOURCE", *WARNINGS, *sources, "-o", str(target)],
+        cwd=ZIG_FOLDER,
         capture_output=True,
         text=True,
         check=False,

@@ -25,7 +25,7 @@ ABI = TOP / "tests/simgpu/driver/common/abi.h"
 TARGET = "x86_64-linux-gnu.2.17"
 FLAGS = ("-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
 ZIG_FOLDER = "/"
-"""Where zig is started. Where its own files lie below that, it knows them by another path than the wheel's build did, and
+"""Where zig is started. Where its own files lie below that, it knows them by another path than the wheel's build, and
 builds its C library once more: a minute.
 """
 LIBRARIES = {"cu": "libcuda.so.1", "nvml": "libnvidia-ml.so.1"}

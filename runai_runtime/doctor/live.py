@@ -75,14 +75,14 @@ def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]
         }
     traces = Traces(facts)
     with ended_in_order():
-        found = traces.cleared_after(lambda: trials(facts, traces, gpus))
+        tries = traces.cleared_after(lambda: trials(facts, traces, gpus))
     if traces.left:
-        found["live"] = warning(
+        tries["live"] = warning(
             f"what was made for it stays: {traces.left}",
             f"docker container ls --all --filter label={LABEL} and docker image ls --filter label={LABEL} show it: "
             "remove that",
         )
-    return found
+    return tries
 
 
 def elsewhere(facts: Facts) -> str:
@@ -124,7 +124,7 @@ class Traces:
                 time.sleep(LATE)  # the engine may still be at what a client that is gone has asked for
                 self.clear()
             if self.left:
-                print(f"runai-ctl: what was made for it stays: {printable(self.left)}", file=sys.stderr)
+                sys.stderr.write(f"runai-ctl: what was made for it stays: {printable(self.left)}\n")
             raise
         with undisturbed():
             self.clear()
@@ -135,17 +135,22 @@ class Traces:
         self.left = ", ".join(filter(None, (self.remove("container"), self.remove("image"))))
 
     def remove(self, kind: str) -> str:
-        """What is left of KIND, and why."""
-        docker, names = self.facts.docker, "?"
+        """What is left of KIND, and why. Once more after a failure: --rm may be at the same container."""
+        left = self._remove(kind)
+        if left:
+            time.sleep(LATE)
+            left = self._remove(kind)
+        return left
+
+    def _remove(self, kind: str) -> str:
+        docker, ids = self.facts.docker, ["?"]
         volumes = ["--volumes"] if kind == "container" else []
         try:
-            listed = self.facts.run(*docker, kind, "ls", "--all", "--quiet", f"--filter=label={self.label}")
-            found = listed.split()
-            names = " ".join(found)
-            if found:
-                self.facts.run(*docker, kind, "rm", "--force", *volumes, *found)
+            ids = self.facts.run(*docker, kind, "ls", "--all", "--quiet", f"--filter=label={self.label}").split()
+            if ids:
+                self.facts.run(*docker, kind, "rm", "--force", *volumes, *ids)
         except Unknown as why:
-            return f"{kind} {names} ({why})"
+            return f"{kind} {' '.join(ids)} ({why})"
         return ""
 
 
@@ -186,9 +191,7 @@ def share_of(facts: Facts, gpu: dict[str, Any]) -> int:
     return (context + STEP - 1) // STEP * STEP + STEP
 
 
-def run_probe(
-    facts: Facts, uuid: str, share: int, image_id: str, traces: Traces
-) -> subprocess.CompletedProcess[str]:
+def run_probe(facts: Facts, uuid: str, share: int, image_id: str, traces: Traces) -> subprocess.CompletedProcess[str]:
     """The probe's container, which isn't there any more afterwards. Raises Unknown."""
     named = [f"--name=runai-doctor-{secrets.token_hex(4)}", f"--label={traces.label}"]
     options = [*named, f"--runtime={facts.name}", "--network=none", "--log-driver=none"]
@@ -282,7 +285,9 @@ def judge_amounts(saw: dict[str, Any], share: int) -> Finding:
             SEE_RUNTIME,
         )
     if took == share:
-        return fault(f"the share isn't held: a container took {sizes} beside its context, which isn't counted", SEE_AGENT)
+        return fault(
+            f"the share isn't held: a container took {sizes} beside its context, which isn't counted", SEE_AGENT
+        )
     shown = {name: saw[name] for name in ("cuda", "nvml") if saw[name] not in (0, share)}
     if shown or saw["gpus"] != 1:
         seen = ", ".join(f"{size // MIB} MiB by {name.upper()}" for name, size in shown.items())
@@ -295,8 +300,8 @@ def judge_amounts(saw: dict[str, Any], share: int) -> Finding:
         return warning(f"took {sizes}, then {odd}", SEE_HOST)
     if took > saw["free"] + CLOSE:
         return warning(
-            f"took {sizes}, although {saw['free'] // MIB} were shown as free beside its context: that isn't counted, or "
-            "programs outside of shares gave memory back meanwhile",
+            f"took {sizes}, although {saw['free'] // MIB} were shown as free beside its context: that isn't counted, "
+            "or programs outside of shares gave memory back meanwhile",
             "try again, and report this to runai-runtime if it stays",
         )
     if took + CLOSE < saw["free"]:

@@ -63,6 +63,8 @@ def ended_in_order() -> Iterator[None]:
     def stop(number: int, _frame: object) -> NoReturn:
         if os.getpid() != process:  # a fork, which has nothing to put back
             os._exit(128 + number)
+        for one in numbers:  # another one doesn't disturb what puts things back
+            signal.signal(one, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]

@@ -32,7 +32,7 @@ UNMEASURED = 768 * MIB  # for a context whose size nobody measured: of known GPU
 SECONDS = 60  # for a container; the first one after a boot may take some
 CLOSE = 64 * MIB  # what is had may differ by this much from what was free: the driver gives blocks
 LABEL = "runai.doctor"  # of container and image (docs/ctl.md)
-LATE = 1  # seconds
+LATE = 1  # seconds until a second look, for what the engine was still at
 
 # Without these no container with a share starts at all, and the sentence of their own check says why.
 NEEDED = (
@@ -66,18 +66,11 @@ def try_shares(facts: Facts, findings: dict[str, Finding]) -> dict[str, Finding]
             )
         }
     gpus = facts.driver["gpus"]
-    if not gpus:
-        return {
-            "live": warning(
-                "no container was started: this host has neither a whole GPU nor an instance of one",
-                "make instances (nvidia-smi mig -cgi PROFILES -C), or turn MIG mode off (nvidia-smi -mig 0)",
-            )
-        }
     traces = Traces(facts)
     with ended_in_order():
         tries = traces.cleared_after(lambda: trials(facts, traces, gpus))
     if traces.left:
-        tries["live"] = warning(
+        tries["what stays"] = warning(
             f"what was made for it stays: {traces.left}",
             f"docker container ls --all --filter label={LABEL} and docker image ls --filter label={LABEL} show it: "
             "remove that",
@@ -118,6 +111,8 @@ class Traces:
         """What WORK answers. Where it is cut short, whoever waits on stderr is told what is left."""
         try:
             found = work()
+            with undisturbed():
+                self.clear()
         except BaseException:
             with undisturbed():
                 self.clear()
@@ -126,8 +121,6 @@ class Traces:
             if self.left:
                 sys.stderr.write(f"runai-ctl: what was made for it stays: {printable(self.left)}\n")
             raise
-        with undisturbed():
-            self.clear()
         return found
 
     def clear(self) -> None:
@@ -143,14 +136,15 @@ class Traces:
         return left
 
     def _remove(self, kind: str) -> str:
-        docker, ids = self.facts.docker, ["?"]
+        docker, found = self.facts.docker, f"perhaps the {kind}"
         volumes = ["--volumes"] if kind == "container" else []
         try:
             ids = self.facts.run(*docker, kind, "ls", "--all", "--quiet", f"--filter=label={self.label}").split()
             if ids:
+                found = f"{kind} {' '.join(ids)}"
                 self.facts.run(*docker, kind, "rm", "--force", *volumes, *ids)
         except Unknown as why:
-            return f"{kind} {' '.join(ids)} ({why})"
+            return f"{found} ({why})"
         return ""
 
 

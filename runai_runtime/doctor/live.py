@@ -91,6 +91,7 @@ def trials(facts: Facts, traces: Traces, gpus: list[dict[str, Any]]) -> dict[str
     try:
         name = make_image(facts, traces)
     except Unknown as why:
+        traces.cut_short = True
         return {"live": fault(f"no image could be made for a container: {why}", SEE_DOCKER)}
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -105,6 +106,7 @@ class Traces:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.label = f"{LABEL}={secrets.token_hex(4)}"
+        self.cut_short = False  # a client is gone, and the engine may still be at what it asked for
         self.left = ""  # what couldn't be removed, and why
 
     def cleared_after(self, work: Callable[[], dict[str, Finding]]) -> dict[str, Finding]:
@@ -114,9 +116,8 @@ class Traces:
             with undisturbed():
                 self.clear()
         except BaseException:
+            self.cut_short = True
             with undisturbed():
-                self.clear()
-                time.sleep(LATE)  # the engine may still be at what a client that is gone has asked for
                 self.clear()
             if self.left:
                 sys.stderr.write(f"runai-ctl: what was made for it stays: {printable(self.left)}\n")
@@ -125,7 +126,9 @@ class Traces:
 
     def clear(self) -> None:
         """Remove it: containers first, which need the image."""
-        self.left = ", ".join(filter(None, (self.remove("container"), self.remove("image"))))
+        for pause in (0, LATE) if self.cut_short else (0,):
+            time.sleep(pause)
+            self.left = ", ".join(filter(None, (self.remove("container"), self.remove("image"))))
 
     def remove(self, kind: str) -> str:
         """What is left of KIND, and why. Once more after a failure: --rm may be at the same container."""
@@ -194,6 +197,7 @@ def run_probe(facts: Facts, uuid: str, share: int, image_id: str, traces: Traces
     try:
         done = facts.complete(*command, seconds=SECONDS)
     except Unknown:
+        traces.cut_short = True
         traces.remove("container")  # the next GPU's shall not wait for its share; what stays is told at the end
         raise
     if done.returncode:

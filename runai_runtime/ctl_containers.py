@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from runai_runtime.errors import RefusalError
-from runai_runtime.host import DEFAULT_PATH, Host, read_host
+from runai_runtime.host import DEFAULT_PATH, Host, absolute, read_host
 
 REFUSED, NO_SUCH_CONTAINER = 1, 3
 
@@ -72,7 +72,7 @@ def refusals() -> Iterator[None]:
 
 
 def host_of(config: Path) -> Host:
-    return read_host(str(config.absolute()))
+    return read_host(absolute(str(config)))
 
 
 def status(layout: Format = FORMAT, config: Path = CONFIG) -> None:
@@ -110,6 +110,7 @@ def inspect(container: str = CONTAINER, layout: Format = FORMAT, config: Path = 
 @limits.command("set")
 def set_limit(container: str = CONTAINER, amount: str = AMOUNT, config: Path = CONFIG) -> None:
     """Give a running container another share of its GPUs, if that fits beside the others'. Needs an agent."""
+    from runai_runtime.columns import printable
     from runai_runtime.live import set_share
     from runai_runtime.overview import look
     from runai_runtime.tables import mib
@@ -122,8 +123,8 @@ def set_limit(container: str = CONTAINER, amount: str = AMOUNT, config: Path = C
     for gpu, old, new, held in zip(after.gpus, before.figures, after.figures, used, strict=True):
         above = "; nothing more is given until it is below its share" if held > new.share else ""
         typer.echo(
-            f"{after.title}: GPU {gpu}: {mib(old.share)} MiB before, {mib(new.share)} MiB now; {mib(held)} MiB in use"
-            f"{above}"
+            f"{printable(after.title)}: GPU {gpu}: {mib(old.share)} MiB before, {mib(new.share)} MiB now; "
+            f"{mib(held)} MiB in use{above}"
         )
 
 

@@ -36,8 +36,8 @@ def nvml_of(inventory: Inventory) -> str:
 
 
 def device_use(library: str, uuids: list[str]) -> dict[str, int]:
-    """Bytes by UUID, without what the driver keeps for itself; without GPUs that don't answer. Loads the driver's
-    LIBRARY, which may take seconds or hang: for an Aside.
+    """Bytes by UUID; without GPUs that don't answer. What the driver keeps for itself is left out since R510: an older
+    one counts it as used. Loads the driver's LIBRARY, which may take seconds or hang: for an Aside.
     """
     nvml = ctypes.CDLL(library)
     if nvml.nvmlInit_v2() != SUCCESS:

@@ -162,6 +162,18 @@ def are_paths(values: object) -> bool:
     return isinstance(values, list) and all(map(is_path, values))
 
 
+def absolute(path: str) -> str:
+    """PATH from the root on. Raises RefusalError for a relative one in a folder that was removed."""
+    if os.path.isabs(path):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except OSError as error:
+        raise RefusalError(
+            f"{path} can't be found from the current folder ({reason(error)}); write its whole path"
+        ) from error
+
+
 def read_host(path: str) -> Host:
     """Raise RefusalError when the file is missing or damaged."""
     advice = "write it anew with runai-ctl configure"

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runai_runtime.columns import printable
 from runai_runtime.containers import SHORT, Container, NoSuchContainerError
 from runai_runtime.errors import RefusalError, reason
 from runai_runtime.host import Host
@@ -56,7 +57,7 @@ def as_text(line: Line) -> str:
     """One line, printable whatever was said."""
     source = line.source if line.level == "info" else f"{line.source} {line.level}"
     said = f"{line.time} {line.name or line.container[:SHORT] or '-'} {source}: {line.text}"
-    return "".join(character if character.isprintable() else "?" for character in said)
+    return printable(said)
 
 
 def host_lines(path: str) -> Iterator[Line]:

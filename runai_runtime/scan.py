@@ -67,6 +67,8 @@ CONTEXT_HIDDEN = 8 << 20
 # And what a process takes besides its context, by the device's figure: 0.8 MiB there.
 PROCESS_HIDDEN = 1 << 20
 
+LDCONFIG_SECONDS = 10  # it reads one small file; where a file system hangs it may never end
+
 NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration"
 
 
@@ -152,11 +154,25 @@ def library_folders(host: Host) -> list[str]:
 def known_to_loader() -> list[str]:
     """The folders from which the host's loader takes 64-bit driver libraries."""
     try:
-        listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        return [os.path.dirname(path) for name, path in loader_libraries() if name in OURS]
+    except (OSError, subprocess.SubprocessError):
         return []
-    lines = [line for line in listing.splitlines() if "libcuda.so.1 " in line or "libnvidia-ml.so.1 " in line]
-    return [os.path.dirname(line.rpartition("=> ")[2]) for line in lines if "64" in line]
+
+
+def loader_libraries() -> list[tuple[str, str]]:
+    """Name and path of the 64-bit libraries in the cache of the host's loader, in its order. Raises OSError, or
+    SubprocessError where ldconfig fails or takes longer than LDCONFIG_SECONDS.
+    """
+    listing = subprocess.run(
+        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True, timeout=LDCONFIG_SECONDS
+    ).stdout
+    found = []
+    for line in listing.splitlines():
+        name, _, rest = line.strip().partition(" ")
+        kind, arrow, path = rest.partition(" => ")
+        if arrow and "64" in kind:
+            found.append((name, path))
+    return found
 
 
 def bounded_libraries(folders: list[str]) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 
 from runai_runtime.columns import UNLIMITED, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from typing import NoReturn
 
     from rich.console import Console
 
@@ -47,3 +49,44 @@ def as_text(lines: Iterable[list[Piece]]) -> str:
         found.append(f"\x1b[{style}m{text}\x1b[0m\n" if style else f"{text}\n")
     encoding = sys.stdout.encoding or "utf-8"
     return "".join(found).encode(encoding, "replace").decode(encoding)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this as Ctrl-C does, by an exception: what was changed is put back. One that is ignored
+    (nohup) stays so.
+    """
+    import signal
+
+    process = os.getpid()
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        if os.getpid() != process:  # a fork, which has nothing to put back
+            os._exit(128 + number)
+        for one in numbers:  # another one doesn't disturb what puts things back
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """SIGTERM and SIGHUP do nothing meanwhile: for what puts things back."""
+    import signal
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

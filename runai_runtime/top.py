@@ -15,6 +15,7 @@ from runai_runtime.containers import SHORT, Container, Process
 from runai_runtime.host import Host
 from runai_runtime.overview import GpuUse, Overview, look
 from runai_runtime.tables import UNKNOWN, age, mib, number, warnings
+from runai_runtime.terminal import ended_in_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def counted(count: int, word: str) -> str:
 
 
 def run_top(host: Host, console: Console, order: str, interval: float, *, once: bool) -> None:
-    """Until interrupted, every INTERVAL seconds; ONCE: a screen, and no more."""
+    """Until interrupted or terminated, every INTERVAL seconds; ONCE: a screen, and no more."""
     ascii_only = not console.encoding.lower().startswith("utf")
     if once:
         console.print(Screen(console.width, 0, order, ascii_only=ascii_only).render(look(host, processes=True)))
@@ -155,7 +156,7 @@ def run_top(host: Host, console: Console, order: str, interval: float, *, once: 
     resized = {signal.SIGWINCH}
     signal.pthread_sigmask(signal.SIG_BLOCK, resized)
     # Nothing refreshes by itself: a second thread would be in the way of the children that look() starts.
-    with Live(console=console, auto_refresh=False, screen=True) as live:
+    with ended_in_order(), Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             overview = look(host, processes=True)
             screen = Screen(console.width, console.height, order, ascii_only=ascii_only)

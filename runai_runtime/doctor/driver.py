@@ -138,7 +138,10 @@ def hmm(facts: Facts) -> Finding:
             NO_HMM,
         )
     if not allowed:
-        raise Unknown(f"neither NVML nor {HMM_OFF} says whether it is on")
+        return warning(
+            f"couldn't be looked at: neither NVML nor {HMM_OFF} says whether it is on",
+            "load the driver's module (nvidia-modprobe -u -c0), and run this again; a driver before 535 has no HMM",
+        )
     return ok("it is turned off (uvm_disable_hmm)")
 
 

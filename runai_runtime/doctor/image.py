@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from runai_runtime.doctor.finding import Unknown
 from runai_runtime.elf import FAULTS, read_library
 from runai_runtime.errors import RefusalError
+from runai_runtime.scan import loader_libraries
 
 GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1")
 BESIDE = "libgcc_s.so.1"  # which glibc itself loads to end a thread
@@ -63,15 +64,10 @@ def loader_of(program: str) -> str:
 def known_libraries() -> dict[str, str]:
     """The host's 64-bit libraries by name, as its loader finds them."""
     try:
-        listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
+        libraries = loader_libraries()
+    except (OSError, subprocess.SubprocessError) as error:
         raise Unknown(f"ldconfig -p, which tells where this host's libraries are, failed ({error})") from error
-    found: dict[str, str] = {}
-    for line in listing.splitlines():
-        name, _, rest = line.strip().partition(" ")
-        if "64" in rest.partition("=>")[0]:
-            found.setdefault(name, rest.rpartition("=> ")[2])
-    return found
+    return dict(reversed(libraries))  # of two with one name the first counts
 
 
 def needed(names: Iterable[str], drivers: Iterable[str], known: dict[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from runai_runtime.columns import printable
 from runai_runtime.doctor import docker, driver, host, kernel
 from runai_runtime.doctor.facts import Facts
 from runai_runtime.doctor.finding import FAULT, OK, WARNING, Finding, Unknown, of_refusal, warning
@@ -90,8 +91,7 @@ def as_table(findings: dict[str, Finding]) -> str:
 def lines(name: str, finding: Finding, width: int) -> list[str]:
     """A finding, with what to do on a line of its own."""
     blank = " " * INDENT
-    what = textwrap.wrap(finding.what, width - INDENT, break_long_words=False, break_on_hyphens=False)
-    mend = textwrap.wrap(finding.mend, width - INDENT - 2, break_long_words=False, break_on_hyphens=False)
+    what, mend = wrapped(finding.what, width - INDENT), wrapped(finding.mend, width - INDENT - 2)
     first = (
         f"{coloured(f'{finding.level:<8}', **STYLES[finding.level])} {name:<{INDENT - 10}} {what[0] if what else ''}"
     )
@@ -100,3 +100,9 @@ def lines(name: str, finding: Finding, width: int) -> list[str]:
         *(blank + line for line in what[1:]),
         *(f"{blank}{'> ' if not at else '  '}{line}" for at, line in enumerate(mend)),
     ]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """TEXT, which may have come from a program, as printable lines."""
+    text = printable(" ".join(text.split()))
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

@@ -6,8 +6,10 @@ folders that are named are there. The engine is the tree's, with its files where
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +21,8 @@ from typing import Any
 from tests.docker import images
 from tests.docker.place import CGROUPS, EngineError, Place
 
-TREE = Path("/var/lib/runai-dev/debian-12")
+TREES = "/var/lib/runai-dev/debian-12-"
+DEV = Path(__file__).parents[2] / "dev"
 START_SECONDS = 30.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "COLUMNS": "120"}
 
@@ -45,6 +48,13 @@ umount -l /mnt
 echo ready
 exec sleep infinity
 """
+
+
+def tree() -> str:
+    """The folder of what ./dev has made: its name has a digest of the packages in it."""
+    (packages,) = re.findall(r"^in_tree=(.*)$", DEV.read_text(encoding="utf-8"), re.MULTILINE)
+    return TREES + hashlib.sha256(packages.encode()).hexdigest()[:12]
+
 
 # The tree has no systemd.
 SYSTEMCTL = """\
@@ -79,7 +89,7 @@ class Debian:
             self._stop()
 
     def path(self, inside: str) -> Path:
-        """The file that the Debian has at that path."""
+        """The file that the Debian has at that path, to be read: an absolute link on the way leads to the host's."""
         return Path(f"/proc/{self._processes[0].pid}/root{inside}")
 
     def attempt(self, *words: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -93,6 +103,11 @@ class Debian:
         if done.returncode:
             raise EngineError(f"{' '.join(map(str, words))}: exit {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def write(self, inside: str, text: str) -> None:
+        """Have TEXT in the file at that path, in a folder that is made if need be."""
+        script = 'mkdir -p "${1%/*}" && cat >"$1"'
+        self.run("/bin/sh", "-c", script, "sh", inside, stdin=text.encode())
 
     def docker(self, *words: str | Path) -> str:
         return self.run("docker", *words)
@@ -119,7 +134,7 @@ class Debian:
 
     def _start(self) -> None:
         mount = ["/usr/bin/unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c", ENTER, "sh"]
-        self._spawn([*mount, str(self.place.data), *map(str, self._folders)], {"TREE": str(TREE)})
+        self._spawn([*mount, str(self.place.data), *map(str, self._folders)], {"TREE": tree()})
         self._wait(lambda: "ready" in self._log())
         settings: dict[str, Any] = {
             "bridge": "none",
@@ -129,10 +144,9 @@ class Debian:
             "storage-driver": "overlay2",
             "shutdown-timeout": 1,
         }
-        self.path("/usr/bin/systemctl").write_text(SYSTEMCTL)
-        self.path("/usr/bin/systemctl").chmod(0o755)
-        self.path("/etc/docker").mkdir(exist_ok=True)
-        self.path("/etc/docker/daemon.json").write_text(json.dumps(settings, indent=2) + "\n")
+        self.write("/usr/bin/systemctl", SYSTEMCTL)
+        self.run("chmod", "755", "/usr/bin/systemctl")
+        self.write("/etc/docker/daemon.json", json.dumps(settings, indent=2) + "\n")
         self._spawn(self._inside(["/usr/sbin/dockerd"]), {})
         self._wait(lambda: self.attempt("docker", "version").returncode == 0)
         archive = images.archive(images.BUSYBOX).read_bytes()

@@ -90,8 +90,10 @@ class Desk:
         path = self.folder / "etc/runai-runtime/config.json"
         before = path.read_text()
         path.write_text(json.dumps(json.loads(before) | {"driver": configuration(self.folder, simhost)["driver"]}))
-        yield
-        path.write_text(before)
+        try:
+            yield
+        finally:
+            path.write_text(before)
 
     def start_train(self) -> None:
         """Have a container `train` that holds memory of its 8 GiB."""

@@ -31,6 +31,8 @@ RUN: dict[str, str] = {
     "runai-ctl inspect train": "of the image ubuntu",
     "runai-ctl limits set train 9g": "9216 MiB now",
     "runai-ctl doctor --live": "share of GPU 0",
+    "docker container ls --all --filter label=runai.doctor": "CONTAINER ID",
+    "docker image ls --filter label=runai.doctor": "REPOSITORY",
     "runai-ctl logs train": "the share on GPU 0 is",
     "runai-ctl metrics": "runai_gpu_used_bytes",
     # docs/how-it-works.md

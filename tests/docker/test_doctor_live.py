@@ -150,7 +150,25 @@ def test_what_ends_it_leaves_nothing(other: Runai, tmp_path: Path, number: signa
             wait_for(lambda: left(other.engine)[0] != [])
         finally:
             doctor.send_signal(number)
+            if number == signal.SIGTERM:
+                doctor.send_signal(number)  # one more doesn't stop it from clearing up
             _, errors = doctor.communicate(timeout=60)
     assert doctor.returncode != 0
     assert "Traceback" not in errors
     assert left(other.engine)[0] == []
+
+
+def test_nohup_is_left_as_it_is(runai_interposer: Runai, tmp_path: Path) -> None:
+    before = images(runai_interposer.engine)
+    with subprocess.Popen(
+        ["/usr/bin/nohup", *command(runai_interposer, tmp_path, "--format=json")],
+        env=environment(runai_interposer),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as doctor:
+        wait_for(lambda: images(runai_interposer.engine) != before)
+        doctor.send_signal(signal.SIGHUP)
+        said, _ = doctor.communicate(timeout=60)
+    assert "share of GPU 0" in [one["check"] for one in json.loads(said)["findings"]]

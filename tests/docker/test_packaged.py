@@ -54,8 +54,7 @@ def shared(folder: Path, simhost: SimHost, packages: list[Path]) -> Iterator[Deb
 def debian(shared: Debian, simhost: SimHost) -> Iterator[Debian]:
     """One whose administrator has said where the (simulated) driver is."""
     driver = {"libraries": [str(simhost.lib)], "programs": [str(simhost.bin)], "devices": str(simhost.dev)}
-    shared.path(CONFIG).parent.mkdir()
-    shared.path(CONFIG).write_text(json.dumps({"driver": driver, "enforcement": "agent"}))
+    shared.write(CONFIG, json.dumps({"driver": driver, "enforcement": "agent"}))
     yield shared
     if ids := shared.docker("ps", "-aq").split():
         shared.docker("rm", "--force", *ids)
@@ -94,20 +93,19 @@ def completed(debian: Debian, command: str, word: str) -> str:
 
 
 def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
-    debian.path(CONFIG).rename(debian.path("/root/config.json"))
-    debian.path(CONFIG).parent.rmdir()
+    debian.run("mv", CONFIG, "/root/config.json")
+    debian.run("rmdir", str(Path(CONFIG).parent))
     before, daemon = debian.files(), debian.path(DAEMON).read_bytes()
     assert "set this host up with: runai-ctl configure" in debian.run("dpkg", "--install", packages[0])
     assert registered(debian) is None
 
-    debian.path(CONFIG).parent.mkdir()
-    shutil.copy(debian.path("/root/config.json"), debian.path(CONFIG))
+    debian.run("install", "-D", "--mode=644", "/root/config.json", CONFIG)
     assert "systemctl reload docker" in debian.run("runai-ctl", "configure")
     debian.reload()
     assert registered(debian) == {"runai": {"path": PROGRAM}}
     assert "/current" not in debian.path(PROGRAM).read_text()
     assert "3072MiB" in share(debian, "nvidia-smi")
-    debian.path("/run/runai/host.json").unlink()  # as after a boot: the next container looks at the host
+    debian.run("rm", "/run/runai/host.json")  # as after a boot: the next container looks at the host
     one = share(debian, "sleep", "600", options=("--detach",))
     for command in ("status", "top --once", f"inspect {one[:12]}"):
         assert one[:12] in debian.run("runai-ctl", *command.split()), command
@@ -185,8 +183,8 @@ def test_the_page(debian: Debian, packages: list[Path]) -> None:
     commands = [found.command for found in typed(TOP / "docs/install.md") if found.command not in OF_WHEEL]
     assert commands[0] == "./dev package"
     assert commands[-2:] == ["apt purge runai-runtime", "systemctl reload docker"]
-    yes = debian.path("/etc/apt/apt.conf.d/yes")
-    yes.write_text('APT::Get::Assume-Yes "true";\n')
+    yes = "/etc/apt/apt.conf.d/yes"
+    debian.write(yes, 'APT::Get::Assume-Yes "true";\n')
     for command in commands[1:]:
         if command == "systemctl reload docker":
             debian.reload()
@@ -194,6 +192,6 @@ def test_the_page(debian: Debian, packages: list[Path]) -> None:
         here = command.replace("./dist", str(packages[0].parent)).replace("IMAGE", images.BUSYBOX)
         said = debian.run("sh", "-c", here.replace(" run ", " run --network=none "))
         assert "nvidia-smi" not in command or "3296MiB" in said
-    yes.unlink()
+    debian.run("rm", yes)
     assert registered(debian) is None
     assert not debian.path(CONFIG).parent.exists()

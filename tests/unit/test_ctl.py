@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from runai_runtime.ctl import app
 from runai_runtime.ctl_start import plain_status
-from runai_runtime.host import DEFAULT_PATH
+from runai_runtime.errors import RefusalError
+from runai_runtime.host import DEFAULT_PATH, absolute
+from runai_runtime.status import status
 
 START = "import sys; from runai_runtime.{module} import main; sys.argv[0] = 'runai-ctl'; main()"
 
@@ -78,3 +82,15 @@ def test_output_that_nobody_takes(place: str, said: int) -> None:
     os.close(writer)
     assert (done.returncode, done.stderr.count("\n")) == (1, said)
     assert done.stderr.startswith("runai-ctl: the output can't be written: " if said else "")
+
+
+def test_a_removed_folder_matters_to_relative_paths_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert absolute("/etc/config.json") == "/etc/config.json"
+    done = CliRunner().invoke(app, ["logs", "--config=config.json"])
+    assert (done.exit_code, "config.json can't be found from the current folder" in done.stderr) == (1, True)
+    with pytest.raises(RefusalError, match="write its whole path"):
+        status("config.json", as_json=False)

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -126,3 +127,12 @@ def test_ctrl_c_gives_the_terminal_back(terminal: Terminal) -> None:
     text = terminal.read("interrupted")
     assert "\x1b[?1049l" in text
     assert "Traceback" not in text
+
+
+def test_sigterm_gives_the_terminal_back(terminal: Terminal) -> None:
+    terminal.screen()
+    os.kill(terminal.process.pid, signal.SIGTERM)
+    text = terminal.read("\x1b[?25h")
+    assert "\x1b[?1049l" in text
+    assert "Traceback" not in text
+    assert terminal.process.wait() == 128 + signal.SIGTERM

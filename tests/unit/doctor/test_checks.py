@@ -177,6 +177,11 @@ def test_selinux_that_permits_and_apparmor_are_well(made: Made) -> None:
     assert (found.level, "AppArmor is on" in found.what) == (OK, True)
 
 
+def test_hmm_that_cannot_be_looked_at_says_what_to_do(made: Made) -> None:
+    hmm_unknown(made, "")
+    assert "nvidia-modprobe" in look(made, "HMM").mend
+
+
 def test_hmm_by_the_module_where_nvml_does_not_say(made: Made) -> None:
     hmm_unknown(made, "Y")
     assert look(made, "HMM").level == OK

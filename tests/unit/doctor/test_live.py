@@ -50,6 +50,10 @@ JUDGED = [
     (said(nvml=8192 * MIB), FAULT, "of 8192 MiB by NVML"),
     (said(gpus=2), FAULT, "sees 2 GPU(s): what"),
     (said(ways=[way(850), way(0, "CUDA_ERROR_UNKNOWN", "cuMemCreate")]), WARNING, "cuMemCreate answered CUDA_ERROR_UN"),
+    (said(ways=[way(1024)]), FAULT, "took 1024 of 1024 MiB beside its context, which isn't counted"),
+    (said(ways=[way(1000)]), WARNING, "took 1000 of 1024 MiB, although 860 were shown as free"),
+    (said(ways=[way(0, "CUDA_ERROR_NOT_SUPPORTED")] * 3), WARNING, "cuMemAlloc answered CUDA_ERROR_NOT_SUPPORTED"),
+    (said(ways=[way(0)], free=0), WARNING, "took 0 of 1024 MiB, then cuMemAlloc answered"),
     (said(ways=[way(100)]), WARNING, "took 100 of 1024 MiB and was refused, although 860 were shown as free"),
     (json.dumps({"call": "dlopen", "error": "libcuda.so.1: gone"}), FAULT, "without the driver: libcuda.so.1: gone"),
     (json.dumps({"call": "cuDevicePrimaryCtxRetain", "error": NO_MEMORY}), WARNING, "no room for a context"),
@@ -61,7 +65,19 @@ JUDGED = [
 
 AROUND = [
     (said(), OK, "; around libvgpu it took 850, then the agent refused it"),
-    (json.dumps({"call": "cuDevicePrimaryCtxRetain", "error": NO_MEMORY}), OK, "; around libvgpu it took 0"),
+    (said(ways=[way(850), way(0, "CUDA_ERROR_NOT_SUPPORTED")]), OK, "; around libvgpu it took 850, then the agent"),
+    (said(ways=[way(1024)]), FAULT, "goes around libvgpu took 1024 of 1024 MiB"),
+    (
+        json.dumps({"call": "cuDevicePrimaryCtxRetain", "error": NO_MEMORY}),
+        WARNING,
+        "around libvgpu that wasn't tried: cuDevicePrimaryCtxRetain answers CUDA_ERROR_OUT_OF_MEMORY",
+    ),
+    (
+        said(ways=[way(0, "CUDA_ERROR_NOT_SUPPORTED")] * 2),
+        WARNING,
+        "took 0, then cuMemAlloc answered CUDA_ERROR_NOT_SU",
+    ),
+    (said(ways=[way(9), way(0, "CUDA_ERROR_INVALID_VALUE")]), WARNING, "answered CUDA_ERROR_INVALID_VALUE"),
     (said(ways=[way(1056, "")]), FAULT, "goes around libvgpu took 1056 of 1024 MiB: the agent didn't refuse it"),
     (json.dumps({"call": "dlopen", "error": "odd"}), WARNING, "around libvgpu that wasn't tried: dlopen answers odd"),
 ]
@@ -80,6 +96,7 @@ NOT_STARTED = [
     ("WARNING: x\ndocker: Error response from daemon: odd.\n", FAULT, "starts: Error response from daemon: odd"),
     ("exec /runai-probe: odd\n", FAULT, "starts: exec /runai-probe: odd"),
     ("", FAULT, "docker run ended with 125"),
+    ("runai: \n", FAULT, "starts: runai:"),
 ]
 
 
@@ -117,6 +134,9 @@ class Client:
         self.answers: dict[str, tuple[str, int]] = {
             "info": (json.dumps(made.info), 0),
             "import": ("sha256:made", 0),
+            "container": ("", 0),
+            "image": ("sha256:made", 0),
+            "context": ("unix:///var/run/docker.sock", 0),
             "run": (said(), 0),
         }
 
@@ -136,13 +156,15 @@ class Client:
         return try_shares(facts, examine(facts))
 
     def commands(self) -> list[str]:
-        """Without docker info."""
+        """Those that make or remove something."""
         lines = self.asked.read_text().splitlines() if self.asked.exists() else []
-        return [line for line in lines if not line.startswith("info")]
+        return [line for line in lines if not line.startswith(("info", "context", "container ls", "image ls"))]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("runai_runtime.doctor.live.LATE", 0)
     made = Made(tmp_path)
     made.nvml["gpus"] = [GPU_OF_8G]
     return made
@@ -160,20 +182,46 @@ def test_one_container_for_each_gpu(made: Made) -> None:
         # Nobody has measured what a context takes on these.
         assert f"--env=RUNAI_GPU_MEMORY=1024m --env=RUNAI_GPUS=device={uuid} sha256:made /runai-probe {SHARE}" in line
     assert removed == "image rm --force sha256:made"
+    label = imported.partition("--change=LABEL ")[2].split()[0]
+    assert label.startswith("runai.doctor=")
+    assert f"--label={label}" in first
+    lookups = [line for line in client.asked.read_text().splitlines() if line.startswith(("container ls", "image ls"))]
+    assert [line.split()[0] for line in lookups if f"--filter=label={label}" in line] == ["container", "image"]
 
 
 def test_a_container_that_fails_is_removed(made: Made) -> None:
     client = Client(made)
-    client.answers["run"] = ("", 125)
+    client.answers |= {"run": ("", 125), "container": ("c0ffee", 0)}
     assert client.live()["share of GPU 0"].level == FAULT
-    _, run, removed, _ = client.commands()
-    name = next(word.removeprefix("--name=") for word in run.split() if word.startswith("--name="))
-    assert removed == f"rm --force --volumes {name}"
+    assert client.commands()[2] == "container rm --force --volumes c0ffee"
+
+
+def test_what_cannot_be_removed_is_named(made: Made) -> None:
+    client = Client(made)
+    client.answers["image"] = ("sha256:made", 1)
+    found = client.live()
+    assert found["share of GPU 0"].level == OK
+    stays = found["what stays"]
+    assert (stays.level, well_put(stays)) == (WARNING, True)
+    assert stays.what == "what was made for it stays: perhaps the image (client failed (sha256:made))"
+
+
+@pytest.mark.parametrize("by", ["DOCKER_HOST", "context"])
+def test_an_engine_elsewhere_is_left_alone(by: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(made)
+    if by == "context":
+        client.answers["context"] = ("ssh://far", 0)
+    else:
+        monkeypatch.setenv("DOCKER_HOST", "ssh://far")
+    found = client.live()
+    assert list(found) == ["live"]
+    assert (found["live"].level, "docker's engine is ssh://far" in found["live"].what) == (FAULT, True)
+    assert client.commands() == []
 
 
 def test_a_container_that_does_not_end_is_removed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(made)
-    client.answers["run"] = ("", 0)
+    client.answers |= {"run": ("", 0), "container": ("c0ffee", 0)}
     hang = f'case $1 in run) echo "$*" >>{client.asked}; exec sleep 60;; esac'
     slow = made.script("slow", f'{hang}\nexec {made.folder}/client "$@"')
     facts = client.facts()
@@ -181,7 +229,7 @@ def test_a_container_that_does_not_end_is_removed(made: Made, monkeypatch: pytes
     monkeypatch.setattr("runai_runtime.doctor.live.SECONDS", 3)
     found = try_shares(facts, examine(facts))["share of GPU 0"]
     assert (found.level, "didn't end well: slow didn't answer within 3 s" in found.what) == (FAULT, True), found
-    assert any(line.startswith("rm --force") for line in client.commands())
+    assert any(line.startswith("container rm --force") for line in client.commands())
 
 
 def test_an_image_that_cannot_be_made(made: Made) -> None:

@@ -82,6 +82,11 @@ def test_the_table_keeps_to_the_terminal(columns: int, monkeypatch: pytest.Monke
     assert any(line.strip() == "> start it" for line in lines)
 
 
+def test_what_another_program_said_does_nothing_to_the_terminal() -> None:
+    text = as_table({"engine": fault("it said\x1b[2J\nno", "see\x07")})
+    assert ("it said?[2J no" in text, "see?" in text) == (True, True), text
+
+
 def test_the_table_for_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sentence whole on a line."""
     monkeypatch.delenv("COLUMNS", raising=False)

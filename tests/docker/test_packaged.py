@@ -166,6 +166,8 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
     program = "/usr/local/bin/runai-runtime"  # as from a wheel, which the package takes over
     debian.run("runai-ctl", "configure", "--set-as-default", "--name=gpus", f"--program={program}")
     install(debian, packages[1])
+    debian.run("runai-ctl", "configure")  # says nothing of that, and keeps it
+    assert json.loads(debian.path(DAEMON).read_text())["default-runtime"] == "gpus"
     assert registered(debian) == {"gpus": {"path": program}}
     assert "/0.2.0-" in debian.path(program).read_text()
     debian.run("dpkg", "--remove", "runai-runtime")

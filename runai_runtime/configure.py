@@ -102,7 +102,7 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     forget_cache(host)
     scan_in_child(host)
     faults = agent_faults(host, behind.values() or [host.runtime])
-    with written(config_path, json.dumps(values, indent=4) + "\n"):
+    with written(config_path.resolve(), json.dumps(values, indent=4) + "\n"):
         folder = second_stage(behind, values, config_path, program_path)
         write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
     return faults
@@ -110,8 +110,8 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
 
 @contextlib.contextmanager
 def written(path: Path, text: str) -> Iterator[None]:
-    """With TEXT in the file at PATH. Where what is done with it fails, the file is again what it was: a program of
-    another version must not be left with the hook and the agent of this one.
+    """With TEXT in the file at PATH, which is no link. Where what is done with it fails, the file is again what it was:
+    a program of another version must not be left with the hook and the agent of this one.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else None
     write_whole(path, text, 0o644)

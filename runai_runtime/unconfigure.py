@@ -71,9 +71,14 @@ def of_docker(name: str) -> list[str]:
     Raises RefusalError where an engine is there and doesn't answer.
     """
     docker = shutil.which("docker")
-    if not docker or not is_engine_there():
+    if not docker:
         return []
-    ids = running(docker)
+    try:
+        ids = running(docker)
+    except RefusalError:
+        if is_engine_there():
+            raise
+        return []
     if not ids:
         return []
     # It fails for one that has ended meanwhile, and tells of the others all the same.

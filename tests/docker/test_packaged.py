@@ -157,8 +157,11 @@ def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path])
     assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
     debian.docker("rm", "--force", one, two)
 
+    hook = debian.path(json.loads(debian.path(CONFIG).read_text())["hook"])
+    hook.write_text("damaged")
     install(debian, packages[1])
     assert versions(debian) == ["0.2.0"]
+    assert hook.samefile(debian.path("/usr/lib/runai-runtime/package/runai_runtime/native/runai-hook"))
 
 
 def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Path]) -> None:

@@ -191,7 +191,8 @@ def test_a_host_that_can_t_be_set_up_anew_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     config, program = tmp_path / "config.json", tmp_path / "program"
-    config.write_text("{}")
+    config.with_name("real.json").write_text("{}")
+    config.symlink_to("real.json")
     program.mkdir()
     values: dict[str, Any] = {"runtime": "/bin/true", "state": str(tmp_path / "s"), "fitted": str(tmp_path / "f")}
     values["driver"] = {"libraries": [str(tmp_path)]}  # none of the driver's
@@ -200,7 +201,7 @@ def test_a_host_that_can_t_be_set_up_anew_stays_as_it_was(
         monkeypatch.setattr(configuring, "agent_faults", lambda *_: [])
     with pytest.raises((RefusalError, IsADirectoryError)):
         configuring.configure(values, config, program)
-    assert config.read_text() == "{}"
+    assert config.is_symlink() and config.read_text() == "{}"
 
 
 def script(name: str, top: Path) -> list[str]:

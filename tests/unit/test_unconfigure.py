@@ -41,4 +41,5 @@ def test_an_engine_that_does_not_answer(engine: Path, ps: str, inspect: str) -> 
     with pytest.raises(RefusalError, match="docker doesn't say what runs on it: why; "):
         of_docker("runai")
     engine.with_name("s").unlink()  # no engine at all
+    client(engine, "exit 1", "true")
     assert of_docker("runai") == []

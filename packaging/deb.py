@@ -7,6 +7,7 @@ Only nvidia-ml-py, which Debian has not, is carried along, from the environment 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import email.message
 import email.parser
 import gzip
@@ -111,7 +112,7 @@ def build(wheel: Path, folder: Path, version: str = "") -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "root")
         metadata = unpack(wheel, root / HOME / "package")
-        version = version or str(metadata["Version"])
+        version = debian_version(version or str(metadata["Version"]))
         architecture = ARCHITECTURES[wheel.stem.rpartition("manylinux2014_")[2]]
         kept = f"{version}-{digest(root / HOME / 'package', version)}"
         add_commands(root, read_of(wheel, "entry_points.txt"), metadata)
@@ -128,8 +129,20 @@ def build(wheel: Path, folder: Path, version: str = "") -> Path:
 
 
 def epoch() -> int:
-    """When the changelog was changed last, in seconds: one tree makes one package, byte by byte."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH", (TOP / "CHANGELOG.md").stat().st_mtime))
+    """The date of the commit, in seconds: one wheel and one commit make one package, byte by byte. Outside of git it is
+    the changelog's.
+    """
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    command: list[str | Path] = ["git", "-C", TOP, "log", "-1", "--format=%ct"]
+    with contextlib.suppress(OSError, ValueError):
+        return int(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    return int((TOP / "CHANGELOG.md").stat().st_mtime)
+
+
+def debian_version(version: str) -> str:
+    """VERSION, as PEP 440 has it, in dpkg's order: what comes before a release has a tilde there."""
+    return re.sub(r"\.?dev(?=\d)", "~~dev", re.sub(r"(?<=\d)(a|b|rc)(?=\d)", r"~\1", version))
 
 
 def unpack(wheel: Path, folder: Path) -> email.message.Message:

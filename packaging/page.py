@@ -53,10 +53,9 @@ def of_option(option: Any) -> str:
     if isinstance(default, enum.Enum):
         said = f" One of {', '.join(str(choice.value) for choice in type(default))}."
         default = default.value
-    if default == DEFAULT_PROGRAM:  # of the wheel; the package has its own
-        default = HOME / DEFAULT_PROGRAM.name
     said += f" The default is {plain(str(default))}." if default and not option.is_flag else ""
-    return f"{names}\n\t{plain(option.help)}{said}\n\n"
+    help_text = option.help.replace(str(DEFAULT_PROGRAM), str(HOME / DEFAULT_PROGRAM.name))  # the package's own
+    return f"{names}\n\t{plain(help_text)}{said}\n\n"
 
 
 def keys() -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from runai_runtime.agent import host_fault, refusal_of
 from runai_runtime.errors import RefusalError
 from runai_runtime.files import write_whole
-from runai_runtime.host import LARGEST, Host, read_host
+from runai_runtime.host import LARGEST, Host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
 from runai_runtime.packaged import PACKAGE
 from runai_runtime.plan import OURS, need
@@ -22,6 +23,7 @@ from runai_runtime.shim import read_regular
 from runai_runtime.verify import refuse_faults
 
 NATIVE = PACKAGE / "native"
+NO_AGENT = "shares will be kept by libvgpu alone, without an agent"  # and why
 
 # What an installation has below its package's folder: paths that configure writes, and that move with the installation.
 OF_INSTALLATION = {"hook": "native/runai-hook", "libvgpu": "native", "agent": "native/runai-agent"}
@@ -85,7 +87,7 @@ def is_of_installation(key: str, value: object) -> bool:
 def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> list[str]:
     """Write CONFIG (what it leaves out is as in defaults) to CONFIG_PATH and the registered program to PROGRAM_PATH,
     and scan the host; why there will be no agent on it, where that isn't the configuration's wish. Raises RefusalError
-    when something that is needed is missing, or our libraries are damaged.
+    when something that is needed is missing, or our libraries are damaged: what the host had goes on then.
     """
     values = defaults() | config
     fault = fault_of(values)
@@ -96,14 +98,31 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
     behind = runtimes_behind(values)
-    write_whole(config_path, json.dumps(values, indent=4) + "\n", 0o644)
-    host = read_host(str(config_path))
+    host = Host(str(config_path), values)
     forget_cache(host)
     scan_in_child(host)
     faults = agent_faults(host, behind.values() or [host.runtime])
-    folder = second_stage(behind, values, config_path, program_path)
-    write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
+    with written(config_path.resolve(), json.dumps(values, indent=4) + "\n"):
+        folder = second_stage(behind, values, config_path, program_path)
+        write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
     return faults
+
+
+@contextlib.contextmanager
+def written(path: Path, text: str) -> Iterator[None]:
+    """With TEXT in the file at PATH, which is no link. Where what is done with it fails, the file is again what it was:
+    a program of another version must not be left with the hook and the agent of this one.
+    """
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    write_whole(path, text, 0o644)
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink()
+        else:
+            write_whole(path, before, 0o644)
+        raise
 
 
 def agent_faults(host: Host, runtimes: Iterable[str]) -> list[str]:
@@ -127,7 +146,7 @@ def second_stage(behind: dict[str, str], values: dict[str, Any], config_path: Pa
         raise RefusalError(f"{folder} can't stand in a search path: it has a colon; take another place for the program")
     for name, runtime in behind.items():
         write_whole(folder / name, program(values, config_path, runtime, leave=str(folder)), 0o755)
-    forget_others(folder, behind)
+    keep_programs(folder, behind)
     return str(folder) if behind else ""
 
 
@@ -158,8 +177,8 @@ def runtimes_behind(values: dict[str, Any]) -> dict[str, str]:
     return there
 
 
-def forget_others(folder: Path, names: Collection[str]) -> None:
-    """Remove what an earlier configuration had in the second stage's folder."""
+def keep_programs(folder: Path, names: Collection[str]) -> None:
+    """Remove all but NAMES, which an earlier configuration had, from the second stage's folder."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name not in names:

@@ -8,14 +8,14 @@ import difflib
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import typer
 
 from runai_runtime.ctl_containers import FORMAT, Format, add_to, refusals
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, Host, read_host
-from runai_runtime.packaged import DEFAULT_PROGRAM
+from runai_runtime.packaged import DEFAULT_PROGRAM, recorded
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
 
 app = typer.Typer(no_args_is_help=True, help="GPU memory limits for Docker, on this host.")
@@ -25,11 +25,16 @@ add_to(app)  # what looks at containers
 # Not in Annotated, which typer reads since 0.9 only: Debian 12 has 0.7.
 RUNTIME = typer.Option("", help="The low-level runtime.")
 CONFIG_TO_WRITE = typer.Option(Path(DEFAULT_PATH), help="The configuration file to write.")
-PROGRAM = typer.Option(DEFAULT_PROGRAM, help="The program to write, for daemon.json.")
-NAME = typer.Option("runai", help="The runtime's name, for docker run --runtime.")
-DAEMON = typer.Option(DAEMON_JSON, "--daemon-json", help="dockerd's configuration.")
+# What isn't given is as the host was set up with before.
+PROGRAM = typer.Option(None, help=f"The program for daemon.json: the registered one, at first {DEFAULT_PROGRAM}.")
+NAME = typer.Option("", help="The runtime's name, for docker run --runtime: the registered one, at first runai.")
+DAEMON = typer.Option(
+    None, "--daemon-json", help=f"dockerd's configuration: that with our runtime, at first {DAEMON_JSON}."
+)
 REGISTER = typer.Option(True, help="Whether to register the runtime with dockerd.")
-AS_DEFAULT = typer.Option(False, "--set-as-default", help="For containers that name no runtime as well.")
+AS_DEFAULT = typer.Option(
+    None, "--set-as-default/--no-set-as-default", help="For containers that name no runtime as well, or not any more."
+)
 DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be written.")
 RELOAD = typer.Option(False, "--reload", help="Have docker read it; no container notices that.")
 RESTART = typer.Option(False, "--restart", help="Restart docker.")
@@ -45,39 +50,42 @@ STRICT = typer.Option(False, "--strict", help="An unknown function that looks li
 def configure(
     runtime: str = RUNTIME,
     config: Path = CONFIG_TO_WRITE,
-    program: Path = PROGRAM,
+    program: Optional[Path] = PROGRAM,  # noqa: UP045 - what typer 0.7 reads
     name: str = NAME,
-    daemon: Path = DAEMON,
+    daemon: Optional[Path] = DAEMON,  # noqa: UP045
     register: bool = REGISTER,
-    default: bool = AS_DEFAULT,
+    default: Optional[bool] = AS_DEFAULT,  # noqa: UP045
     dry_run: bool = DRY_RUN,
     reload: bool = RELOAD,
     restart: bool = RESTART,
 ) -> None:
-    """Write the configuration and the program that dockerd starts, and register that; what the files say is kept."""
+    """Write the configuration and the program that dockerd starts, and register that; what isn't given stays."""
+    from runai_runtime.configure import NO_AGENT, read_values
     from runai_runtime.configure import configure as set_up
-    from runai_runtime.configure import read_values
 
-    registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     with refusals():
+        name, program, daemon = recorded(config.absolute(), name, program, daemon)
+        registration = Registration.beside(config.absolute(), daemon)
         values = read_values(config)
         before, after = None, ""
-        before_us = default_runtime(registration.daemon) if default and register else ""
-        if before_us and before_us != str(program.absolute()):
+        is_default = register and registration.is_default()
+        as_default = is_default if default is None else default
+        before_us = default_runtime(daemon) if register and as_default and not is_default else ""
+        if before_us and before_us != str(program):
             values["runtime"] = before_us  # its users keep it
         values |= {"runtime": runtime} if runtime else {}
         if register:  # before anything is written: a daemon.json that can't be changed
-            before, after = registration.planned(name, program.absolute(), as_default=default)
+            before, after = registration.planned(name, program, as_default=as_default)
         if dry_run:
-            show(registration.daemon, before, after, values)
+            show(daemon, before, after, values)
             return
-        faults = set_up(values, config.absolute(), program.absolute())
+        faults = set_up(values, config.absolute(), program)
         if register:
-            registration.register(name, program.absolute(), as_default=default)
+            registration.register(name, program, as_default=as_default)
     for fault in faults:
-        typer.echo(f"Shares will be kept by libvgpu alone, without an agent: {fault}")
+        typer.echo(f"{NO_AGENT[0].upper()}{NO_AGENT[1:]}: {fault}")
     if register:
-        typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if default else ''}.")
+        typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if as_default else ''}.")
         have_docker_read(reload, restart)
 
 
@@ -104,14 +112,19 @@ def have_docker_read(reload: bool, restart: bool) -> None:
 
 @app.command()
 def unconfigure(
-    config: Path = CONFIG, program: Path = PROGRAM, name: str = NAME, daemon: Path = DAEMON, force: bool = FORCE
+    config: Path = CONFIG,
+    program: Optional[Path] = PROGRAM,  # noqa: UP045
+    name: str = NAME,
+    daemon: Optional[Path] = DAEMON,  # noqa: UP045
+    force: bool = FORCE,
 ) -> None:
     """Undo configure: daemon.json as it was, and nothing of ours on the host."""
     from runai_runtime.unconfigure import unconfigure as undo
 
-    registration = Registration(config.absolute().with_name("registration.json"), daemon.absolute())
     with refusals():
-        kept = undo(config.absolute(), program.absolute(), registration, name, force=force)
+        name, program, daemon = recorded(config.absolute(), name, program, daemon)
+        registration = Registration.beside(config.absolute(), daemon)
+        kept = undo(config.absolute(), program, registration, name, force=force)
     for sentence in kept:
         typer.echo(sentence)
     typer.echo("Let docker read that: systemctl reload docker")
@@ -140,13 +153,19 @@ def verify(
 
 @app.command()
 def doctor(
-    live: bool = LIVE, layout: Format = FORMAT, config: Path = CONFIG, name: str = NAME, daemon: Path = DAEMON
+    live: bool = LIVE,
+    layout: Format = FORMAT,
+    config: Path = CONFIG,
+    name: str = NAME,
+    daemon: Optional[Path] = DAEMON,  # noqa: UP045
 ) -> None:
     """Find what would stop this host from working, or from holding a share, and say how to mend it."""
     from runai_runtime.doctor import report as doctors
     from runai_runtime.doctor.facts import Facts
 
-    facts = Facts(config.absolute(), daemon.absolute(), name)
+    with refusals():
+        name, _, daemon = recorded(config.absolute(), name, None, daemon)
+    facts = Facts(config.absolute(), daemon, name)
     findings = doctors.examine(facts)
     if live:
         from runai_runtime.doctor.live import try_shares

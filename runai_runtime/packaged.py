@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,35 +19,54 @@ from runai_runtime.host import DEFAULT_PATH, Host
 from runai_runtime.registration import DAEMON_JSON, Registration
 
 PACKAGE = Path(__file__).resolve().parent
-HOME = Path("/usr/lib/runai-runtime")
+HOME = Path("/usr/lib/runai-runtime")  # perhaps a link: PACKAGE is below what it leads to
 UNPACKED = "package"
-DEFAULT_PROGRAM = (HOME if PACKAGE.parent.parent == HOME else Path("/usr/local/bin")) / "runai-runtime"
+LARGEST_PROGRAM = 1 << 16  # bytes; ours has a few hundred
+
+
+def default_program() -> Path:
+    from_package = PACKAGE.parent.parent == HOME.resolve()
+    return (HOME if from_package else Path("/usr/local/bin")) / "runai-runtime"
+
+
+DEFAULT_PROGRAM = default_program()
 
 
 def main() -> None:
-    """What a maintainer script names: `installed` or `removed`. Prints sentences, and exits 1 for a refusal."""
+    """What a maintainer script names: `installed` with the folder of the version before, if there is one, or `removed`.
+    Prints sentences. Exits 1 where a removal can't be: an upgrade is done in any case.
+    """
     steps = {"installed": installed, "removed": removed}
     try:
-        steps[sys.argv[1]](Path(DEFAULT_PATH))
-    except RefusalError as refusal:
-        sys.stderr.write(f"runai-runtime: {refusal}\n")
+        steps[sys.argv[1]](Path(DEFAULT_PATH), *sys.argv[2:])
+    except Exception as error:  # noqa: BLE001 - dpkg's user reads it
+        sys.stderr.write(f"runai-runtime: {sentence_of(error)}\n")
         sys.exit(1)
 
 
-def installed(config: Path) -> None:
-    """Set the host up again for this version, if it was set up before. Where that fails, the version before goes on."""
-    from runai_runtime.configure import configure, read_values
+def sentence_of(error: Exception) -> str:
+    return str(error) if isinstance(error, (RefusalError, OSError)) else f"{type(error).__name__}: {error}"
+
+
+def installed(config: Path, before: str = "") -> None:
+    """Set the host up again for this version, if it was set up before. Where that fails, the version before goes on,
+    whose folder in HOME is BEFORE.
+    """
+    from runai_runtime.configure import NO_AGENT, configure, read_values
     from runai_runtime.host import read_host
 
     try:
-        program = registered(config).program
+        program = recorded(config).program
         if not program.exists():
             sys.stdout.write("runai-runtime: set this host up with: runai-ctl configure\n")
             return
-        configure(read_values(config), config, program)
-        forget_others(read_host(str(config)))
-    except (RefusalError, OSError) as error:
-        sys.stderr.write(f"runai-runtime: this host is still set up for the version before: {error}\n")
+        keep = [before, *named_by([program])]
+        for fault in configure(read_values(config), config, program):
+            sys.stdout.write(f"runai-runtime: {NO_AGENT}: {fault}\n")
+        with suppress(RefusalError):  # for a damaged daemon.json: nobody knows all programs then
+            forget_older(read_host(str(config)), [*keep, *named_by(known_programs(config))])
+    except Exception as error:  # noqa: BLE001 - dpkg's user reads it
+        sys.stderr.write(f"runai-runtime: this host is still set up for the version before: {sentence_of(error)}\n")
         sys.stderr.write("runai-runtime: mend that, and set it up again with: runai-ctl configure\n")
 
 
@@ -57,21 +78,50 @@ class Registered(NamedTuple):
     daemon: Path
 
 
-def registered(config: Path) -> Registered:
-    record = Registration(config.with_name("registration.json"), DAEMON_JSON).record() or {}
-    program, daemon = record.get("program", DEFAULT_PROGRAM), record.get("daemon", DAEMON_JSON)
-    return Registered(record.get("name", "runai"), Path(program), Path(daemon))
+def recorded(config: Path, name: str = "", program: Path | None = None, daemon: Path | None = None) -> Registered:
+    """What configure has registered for CONFIG, or would: NAME, PROGRAM and DAEMON where they are given, else as the
+    host was set up before. Raises RefusalError for a damaged record of that.
+    """
+    record = Registration.beside(config, DAEMON_JSON).record() or {}
+    return Registered(
+        name or record.get("name", "runai"),
+        (program or Path(record.get("program", DEFAULT_PROGRAM))).absolute(),
+        (daemon or Path(record.get("daemon", DAEMON_JSON))).absolute(),
+    )
 
 
-def forget_others(host: Host) -> None:
-    """Remove what other versions have left, unless a container with a share runs, which may be one of theirs."""
+def known_programs(config: Path) -> list[Path]:
+    """What dockerd may start as a runtime: the program that is registered, and those of another configuration."""
+    _, program, daemon = recorded(config)
+    return [program, *Registration.beside(config, daemon).programs()]
+
+
+def versions() -> list[Path]:
+    """The folders of all versions that are there."""
+    there = HOME.iterdir() if HOME.is_dir() else ()
+    folders = [folder for folder in there if folder.name != UNPACKED and not folder.is_symlink()]
+    return [folder for folder in folders if (folder / PACKAGE.name).is_dir()]
+
+
+def named_by(programs: Iterable[Path]) -> list[str]:
+    """The folders of versions that the PROGRAMS name."""
+    texts = []
+    for program in programs:
+        with suppress(OSError), program.open("rb") as file:
+            texts.append(file.read(LARGEST_PROGRAM).decode("utf-8", "replace"))
+    return [folder.name for folder in versions() if any(f"/{folder.name}/" in text for text in texts)]
+
+
+def forget_older(host: Host, keep: Iterable[str]) -> None:
+    """Remove what versions have left but for this one and KEEP, unless a container with a share runs, which may be one
+    of theirs. The version before is always to be kept: it may be making a container, which has no grant yet.
+    """
     from runai_runtime.unconfigure import with_share
 
     if with_share(host):
         return
-    for folder in HOME.iterdir():
-        is_version = (folder / PACKAGE.name).is_dir() and folder.name != UNPACKED and not folder.is_symlink()
-        if is_version and folder != PACKAGE.parent:
+    for folder in versions():
+        if folder.resolve() != PACKAGE.parent and folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,15 +129,14 @@ def removed(config: Path) -> None:
     """Undo runai-ctl configure before the package goes, but for the configuration, which stays for a later one. Raises
     RefusalError where containers run on it.
     """
-    from runai_runtime.files import write_whole
     from runai_runtime.host import read_host
     from runai_runtime.unconfigure import refuse_in_use, unconfigure
 
-    name, program, daemon = registered(config)
-    text = config.read_text(encoding="utf-8") if config.exists() else None
-    refuse_in_use(read_host(str(config)) if text else None, name, "stop them first, with docker stop")
-    registration = Registration(config.with_name("registration.json"), daemon)
-    for sentence in unconfigure(config, program, registration, name, force=True):
+    name, program, daemon = recorded(config)
+    registration = Registration.beside(config, daemon)
+    if not config.exists() and registration.record() is None:
+        return
+    host = read_host(str(config)) if config.exists() else None
+    refuse_in_use(host, name, "stop them first, with docker stop")
+    for sentence in unconfigure(config, program, registration, name, force=True, keep_configuration=True):
         sys.stdout.write(f"runai-runtime: {sentence}\n")
-    if text:
-        write_whole(config, text, 0o644)

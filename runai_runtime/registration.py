@@ -47,6 +47,11 @@ class Registration:
     def __init__(self, path: Path, daemon: Path) -> None:
         self.path, self.daemon = path, daemon
 
+    @classmethod
+    def beside(cls, config: Path, daemon: Path) -> Registration:
+        """Of what the configuration at CONFIG is for."""
+        return cls(config.with_name("registration.json"), daemon)
+
     def register(self, name: str, program: Path, *, as_default: bool) -> None:
         """Have dockerd start PROGRAM as the runtime NAME, from its next reload on. Raises RefusalError, and leaves the
         file alone, where it isn't what dockerd reads.
@@ -68,6 +73,19 @@ class Registration:
         before = self.text()
         base = self.without_ours(before)
         return before, registered(base, name, program, as_default=as_default, path=self.daemon)
+
+    def is_default(self) -> bool:
+        """Whether containers that name no runtime get ours now. Raises RefusalError for a damaged file."""
+        text, record = self.text(), self.record()
+        if record is None or text is None or not text.strip():
+            return False
+        return bool(read(text, self.daemon).get(DEFAULT) == record["name"])
+
+    def programs(self) -> list[Path]:
+        """Those of all runtimes that daemon.json has. Raises likewise."""
+        text = self.text()
+        values = read(text, self.daemon) if text is not None and text.strip() else {}
+        return [Path(runtime["path"]) for runtime in values.get(RUNTIMES, {}).values() if "path" in runtime]
 
     def unregister(self) -> None:
         """Undo it: to the byte where nobody has changed the file since, else in our keys."""
@@ -96,7 +114,8 @@ class Registration:
             raise RefusalError(
                 f"{self.path} is damaged ({error}); mend {self.daemon} by hand, and remove it"
             ) from error
-        if not isinstance(record, dict) or not {"name", "before", "digest"} <= set(record):
+        is_whole = isinstance(record, dict) and {"name", "before", "digest"} <= set(record)
+        if not is_whole or not all(isinstance(record.get(key, ""), str) for key in ("name", "program", "daemon")):
             raise RefusalError(f"{self.path} is damaged; mend {self.daemon} by hand, and remove it")
         return record
 

@@ -5,7 +5,7 @@ _runai_docker() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in run | create) ours=1 ;; esac
     done
-    if ! declare -F _docker __start_docker >/dev/null; then
+    if ! declare -F __start_docker >/dev/null && ! declare -F _docker >/dev/null; then
         if declare -F _comp_load >/dev/null; then
             _comp_load docker
         elif declare -F __load_completion >/dev/null; then

@@ -155,8 +155,11 @@ def test_upgrade_under_a_running_container(debian: Debian, packages: list[Path])
     assert "3072MiB" in debian.docker("exec", one, "nvidia-smi")
     debian.docker("rm", "--force", one, two)
 
+    hook = debian.path(json.loads(debian.path(CONFIG).read_text())["hook"])
+    hook.write_text("damaged")
     install(debian, packages[1])
     assert versions(debian) == ["0.2.0"]
+    assert hook.samefile(debian.path("/usr/lib/runai-runtime/package/runai_runtime/native/runai-hook"))
 
 
 def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Path]) -> None:
@@ -164,6 +167,8 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
     program = "/usr/local/bin/runai-runtime"  # as from a wheel, which the package takes over
     debian.run("runai-ctl", "configure", "--set-as-default", "--name=gpus", f"--program={program}")
     install(debian, packages[1])
+    debian.run("runai-ctl", "configure")  # says nothing of that, and keeps it
+    assert json.loads(debian.path(DAEMON).read_text())["default-runtime"] == "gpus"
     assert registered(debian) == {"gpus": {"path": program}}
     assert "/0.2.0-" in debian.path(program).read_text()
     debian.run("dpkg", "--remove", "runai-runtime")

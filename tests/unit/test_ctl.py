@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from runai_runtime.ctl import app
+from runai_runtime import configure as configuring
+from runai_runtime import ctl
 from runai_runtime.ctl_start import plain_status
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, absolute
+from runai_runtime.registration import Registration
 from runai_runtime.status import status
 
 START = "import sys; from runai_runtime.{module} import main; sys.argv[0] = 'runai-ctl'; main()"
@@ -30,6 +34,38 @@ def test_a_damaged_configuration_is_left_alone(tmp_path: Path, text: str) -> Non
     assert done.stderr.startswith(f"runai-ctl: {config} ")
     assert "Traceback" not in done.stderr
     assert config.read_bytes() == text.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("given", "registered"),
+    [
+        ({}, ("gpus", "gpus")),  # a bare one, as after an upgrade
+        ({"name": "other"}, ("other", "other")),
+        ({"default": False}, ("gpus", None)),
+    ],
+)
+def test_configure_keeps_what_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], registered: tuple[str, str | None]
+) -> None:
+    config, daemon, program = tmp_path / "config.json", tmp_path / "daemon.json", tmp_path / "program"
+    daemon.write_text("{}\n")
+    Registration.beside(config, daemon).register("gpus", program, as_default=True)
+    written: list[tuple[Any, ...]] = []
+
+    def set_up(*what: Any) -> list[str]:
+        written.append(what)
+        return []
+
+    monkeypatch.setattr(configuring, "configure", set_up)
+    options: dict[str, Any] = {"runtime": "", "program": None, "name": "", "daemon": None, "default": None}
+    options |= {"register": True, "dry_run": False, "reload": False, "restart": False}
+    ctl.configure(config=config, **(options | given))
+    assert written == [({}, config, program)]
+    name, default = registered
+    said = json.loads(daemon.read_text())
+    assert (said["runtimes"], said.get("default-runtime")) == ({name: {"path": str(program)}}, default)
+    ctl.unconfigure(config=config, program=None, name="", daemon=None, force=True)
+    assert daemon.read_text() == "{}\n"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +126,7 @@ def test_a_removed_folder_matters_to_relative_paths_alone(tmp_path: Path, monkey
     monkeypatch.chdir(folder)
     folder.rmdir()
     assert absolute("/etc/config.json") == "/etc/config.json"
-    done = CliRunner().invoke(app, ["logs", "--config=config.json"])
+    done = CliRunner().invoke(ctl.app, ["logs", "--config=config.json"])
     assert (done.exit_code, "config.json can't be found from the current folder" in done.stderr) == (1, True)
     with pytest.raises(RefusalError, match="write its whole path"):
         status("config.json", as_json=False)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any, Optional
 
@@ -38,7 +37,8 @@ AS_DEFAULT = typer.Option(
 DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be written.")
 RELOAD = typer.Option(False, "--reload", help="Have docker read it; no container notices that.")
 RESTART = typer.Option(False, "--restart", help="Restart docker.")
-FORCE = typer.Option(False, "--force", help="Although containers run on it.")
+RELOAD_TO_FORGET = typer.Option(False, "--reload", help="Have docker forget it; no container notices that.")
+FORCE = typer.Option(False, "--force", help="Although containers run on it, or docker doesn't forget it.")
 CONFIG = typer.Option(Path(DEFAULT_PATH), help="The configuration file to read, if there is one.")
 DRIVER = typer.Option("", help="A folder with the driver's libraries, instead of this host's.")
 LIBRARIES = typer.Option("", help="A folder with our libraries, instead of the configured one.")
@@ -100,14 +100,17 @@ def show(daemon: Path, before: str | None, after: str, values: dict[str, Any]) -
 
 def have_docker_read(reload: bool, restart: bool) -> None:
     """daemon.json: dockerd reads these keys at a reload, which no container notices."""
-    verb = "restart" if restart else "reload"
+    from runai_runtime.dockerd import have_read
+
     if not (reload or restart):
         typer.echo("Let docker read that: systemctl reload docker")
         return
-    done = subprocess.run(["/usr/bin/systemctl", verb, "docker"], capture_output=True, text=True, check=False)
     with refusals():
-        if done.returncode:
-            raise RefusalError(f"docker didn't {verb}: {done.stderr.strip()}; see journalctl -u docker")
+        have_read(verb_of(reload, restart))
+
+
+def verb_of(reload: bool, restart: bool) -> str:
+    return "restart" if restart else "reload" if reload else ""
 
 
 @app.command()
@@ -117,17 +120,21 @@ def unconfigure(
     name: str = NAME,
     daemon: Optional[Path] = DAEMON,  # noqa: UP045
     force: bool = FORCE,
+    reload: bool = RELOAD_TO_FORGET,
+    restart: bool = RESTART,
 ) -> None:
-    """Undo configure: daemon.json as it was, and nothing of ours on the host."""
+    """Undo configure: daemon.json as it was, and nothing of ours on the host. Docker forgets the runtime by a reload
+    before, where it is the one of containers that name none.
+    """
     from runai_runtime.unconfigure import unconfigure as undo
 
     with refusals():
         name, program, daemon = recorded(config.absolute(), name, program, daemon)
         registration = Registration.beside(config.absolute(), daemon)
-        kept = undo(config.absolute(), program, registration, name, force=force)
-    for sentence in kept:
-        typer.echo(sentence)
-    typer.echo("Let docker read that: systemctl reload docker")
+        left = undo(config.absolute(), program, registration, name, force=force, verb=verb_of(reload, restart))
+    typer.echo(f"{daemon} has the runtime {name} no more.")
+    for sentence in left:
+        typer.echo(f"{sentence[0].upper()}{sentence[1:]}.")
 
 
 @app.command()

@@ -127,16 +127,15 @@ def forget_older(host: Host, keep: Iterable[str]) -> None:
 
 def removed(config: Path) -> None:
     """Undo runai-ctl configure before the package goes, but for the configuration, which stays for a later one. Raises
-    RefusalError where containers run on it.
+    RefusalError where containers run on it, or docker has it as the default and doesn't take another.
     """
-    from runai_runtime.host import read_host
-    from runai_runtime.unconfigure import refuse_in_use, unconfigure
+    from runai_runtime.unconfigure import unconfigure
 
     name, program, daemon = recorded(config)
     registration = Registration.beside(config, daemon)
     if not config.exists() and registration.record() is None:
         return
-    host = read_host(str(config)) if config.exists() else None
-    refuse_in_use(host, name, "stop them first, with docker stop")
-    for sentence in unconfigure(config, program, registration, name, force=True, keep_configuration=True):
+    stop = "stop them first, with docker stop"
+    left = unconfigure(config, program, registration, name, force=False, keep_configuration=True, in_use=stop)
+    for sentence in left:
         sys.stdout.write(f"runai-runtime: {sentence}\n")

@@ -4,10 +4,12 @@ one rename, and given back as it was.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,28 @@ class Registration:
             self.write(after)
         self.path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def spelt_out(self) -> Iterator[None]:
+        """With a daemon.json that says what dockerd is to have once we are gone, for a reload: a key that is missing
+        leaves what dockerd has. unregister() gives the file back all the same. Where what is done with it fails, it is
+        again what it was.
+        """
+        before, record = self.text(), self.record()
+        base = self.without_ours(before)
+        during = spelt_out(base, self.daemon)
+        if record:
+            self.keep({**record, "before": base, "digest": digest(during)})
+        self.write(during)
+        try:
+            yield
+        except BaseException:
+            self.write(before)
+            if record:
+                self.keep(record)
+            raise
+        if not record:
+            self.write(before)
+
     def without_ours(self, text: str | None) -> str | None:
         """TEXT of daemon.json as it would be without us."""
         record = self.record()
@@ -176,6 +200,15 @@ def unregistered(text: str, name: str, before: str | None, path: Path) -> str:
         alone = len(values[RUNTIMES]) == 1 and RUNTIMES not in earlier
         text = jsontext.without_member(text, [RUNTIMES] if alone else [RUNTIMES, name])
     return text
+
+
+def spelt_out(text: str | None, path: Path) -> str:
+    """TEXT of the daemon.json at PATH, with what dockerd has for our keys where they are missing."""
+    if text is None or not text.strip():
+        text = "{}\n"
+    values = read(text, path)
+    text = text if RUNTIMES in values else jsontext.with_member(text, [RUNTIMES], {})
+    return text if values.get(DEFAULT) else jsontext.with_member(text, [DEFAULT], "runc")
 
 
 def read(text: str, path: Path) -> dict[str, Any]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 from pathlib import Path
 
+from runai_runtime import dockerd
 from runai_runtime import grant as grants
 from runai_runtime.configure import keep_programs
-from runai_runtime.engine import socket_path
-from runai_runtime.errors import RefusalError, reason
+from runai_runtime.dockerd import is_engine_there, said, unanswered
+from runai_runtime.errors import RefusalError
 from runai_runtime.host import Host, read_host
 from runai_runtime.ledger import Lock
 from runai_runtime.registration import Registration
 
 MOST_NAMED = 5  # of the containers that are in the way
-DOCKER_SECONDS = 20  # an engine that takes longer for an answer hangs
+STOP = "stop them first, or say --force"
+FORCE = "mend that, or go on with runai-ctl unconfigure --force and restart docker after it"
 
 
 def unconfigure(
@@ -27,29 +27,55 @@ def unconfigure(
     name: str,
     *,
     force: bool,
+    verb: str = "",
     keep_configuration: bool = False,
+    in_use: str = STOP,
 ) -> list[str]:
     """Unregister the runtime NAME and remove PROGRAM, the configuration at CONFIG, unless KEEP_CONFIGURATION, and what
-    was cached; what was kept of that, as sentences. Raises RefusalError where containers run on it, unless FORCE: they
-    can't be stopped any more then.
+    was cached; what is left of that, as sentences. Where NAME is what docker starts for containers that name none, or a
+    VERB is given (reload, restart), docker forgets it first. Raises RefusalError, with nothing changed, where that
+    can't be, or containers run on it (IN_USE says what to do about these), unless FORCE: they can't be stopped any more
+    then.
     """
     host = read_host(str(config)) if config.exists() else None
     if not force:
-        refuse_in_use(host, name)
+        refuse_in_use(host, name, in_use)
+    left = leave_docker(registration, name, verb, force=force)
     registration.unregister()
     program.unlink(missing_ok=True)
     keep_programs(program.with_name(f"{program.name}.d"), ())
-    kept = []
     if host:
-        kept = forget_state(host)
+        left += forget_state(host)
         if not keep_configuration:
             config.unlink()
     if config.parent.is_dir() and not any(config.parent.iterdir()):
         config.parent.rmdir()
-    return kept
+    return left
 
 
-def refuse_in_use(host: Host | None, name: str, advice: str = "stop them first, or say --force") -> None:
+def leave_docker(registration: Registration, name: str, verb: str, *, force: bool) -> list[str]:
+    """Have the engine that runs forget the runtime NAME, where that is its default or a VERB is given; what it still
+    knows afterwards, as sentences. Raises RefusalError, with daemon.json as it was, where it doesn't, unless FORCE.
+    """
+    try:
+        known = dockerd.runtimes()
+        if known is None:
+            return []  # it reads daemon.json when it starts
+        if known.default == name or verb:
+            with registration.spelt_out():
+                dockerd.have_read(verb or "reload")
+                dockerd.see_forgotten(name)
+        elif name in known.names:
+            return [f"docker info has the runtime {name} until docker is restarted; no container can start with it"]
+    except RefusalError as refusal:
+        if not force:
+            raise RefusalError(f"docker didn't forget the runtime {name}: {refusal}; {FORCE}") from refusal
+        until = f"until then it may start containers with the runtime {name}, which is gone"
+        return [f"restart docker (systemctl restart docker): {until}; {refusal}"]
+    return []
+
+
+def refuse_in_use(host: Host | None, name: str, advice: str) -> None:
     """Raise RefusalError where containers run on it, or docker doesn't say whether."""
     users = sorted(set(with_share(host) if host else []) | set(of_docker(name)))
     if users:
@@ -95,38 +121,6 @@ def running(docker: str) -> set[str]:
     if listed.returncode:
         raise unanswered(listed.stderr)
     return set(listed.stdout.split())
-
-
-def is_engine_there() -> bool:
-    """Whether anybody listens where docker's client asks. An engine that isn't at a socket counts as there."""
-    path = socket_path()
-    if not path:
-        return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(DOCKER_SECONDS)
-        try:
-            connection.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def said(docker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run([docker, *arguments], capture_output=True, text=True, timeout=DOCKER_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise unanswered(f"no answer in {DOCKER_SECONDS} s") from error
-    except OSError as error:
-        raise unanswered(reason(error)) from error
-
-
-def unanswered(why: str) -> RefusalError:
-    said_why = " ".join(why.split())
-    return RefusalError(
-        f"docker doesn't say what runs on it: {said_why}; mend it first, or runai-ctl unconfigure --force"
-    )
 
 
 def forget_state(host: Host) -> list[str]:

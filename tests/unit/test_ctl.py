@@ -64,7 +64,8 @@ def test_configure_keeps_what_is_registered(
     name, default = registered
     said = json.loads(daemon.read_text())
     assert (said["runtimes"], said.get("default-runtime")) == ({name: {"path": str(program)}}, default)
-    ctl.unconfigure(config=config, program=None, name="", daemon=None, force=True)
+    back: dict[str, Any] = {"program": None, "name": "", "daemon": None, "reload": False, "restart": False}
+    ctl.unconfigure(config=config, force=True, **back)
     assert daemon.read_text() == "{}\n"
 
 

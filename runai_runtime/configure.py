@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from runai_runtime.errors import RefusalError
 from runai_runtime.files import write_whole
 from runai_runtime.host import LARGEST, Host
 from runai_runtime.inventory import forget_cache, read_inventory, scan_in_child
-from runai_runtime.packaged import PACKAGE
+from runai_runtime.packaged import HOME, PACKAGE
 from runai_runtime.plan import OURS, need
 from runai_runtime.schema import fault_of
 from runai_runtime.shim import read_regular
@@ -90,6 +93,33 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
     when something that is needed is missing, or our libraries are damaged: what the host had goes on then.
     """
     values = defaults() | config
+    behind = check(values)
+    host = Host(str(config_path), values)
+    with none_made(host.state, host.fitted):
+        forget_cache(host)
+        scan_in_child(host)
+        faults = agent_faults(host, behind.values() or [host.runtime])
+    with written(config_path.resolve(), json.dumps(values, indent=4) + "\n"):
+        folder = second_stage(behind, values, config_path, program_path)
+        write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
+    return faults
+
+
+def rehearse(config: dict[str, Any], config_path: Path) -> list[str]:
+    """What configure() would answer or raise before it writes. What a look at the host caches is thrown away."""
+    values = defaults() | config
+    behind = check(values)
+    with tempfile.TemporaryDirectory(prefix="runai-") as folder:
+        elsewhere = {"state": f"{folder}/state", "fitted": f"{folder}/fitted", "log": ""}
+        host = Host(str(config_path), values | elsewhere)
+        scan_in_child(host)
+        return agent_faults(host, behind.values() or [host.runtime])
+
+
+def check(values: dict[str, Any]) -> dict[str, str]:
+    """The runtimes behind the configured one (runtimes_behind). Raises RefusalError for a configuration that can't be
+    used, and where a file that it names is missing or damaged.
+    """
     fault = fault_of(values)
     if fault:
         raise RefusalError(f"the configuration can't be used: {fault}; docs/configuration.md has all keys")
@@ -97,15 +127,19 @@ def configure(config: dict[str, Any], config_path: Path, program_path: Path) -> 
         if not os.path.isfile(path):
             raise RefusalError(f"{path} is missing; install it, or name another place in the configuration")
     refuse_faults(values["libvgpu"])
-    behind = runtimes_behind(values)
-    host = Host(str(config_path), values)
-    forget_cache(host)
-    scan_in_child(host)
-    faults = agent_faults(host, behind.values() or [host.runtime])
-    with written(config_path.resolve(), json.dumps(values, indent=4) + "\n"):
-        folder = second_stage(behind, values, config_path, program_path)
-        write_whole(program_path, program(values, config_path, values["runtime"], enter=folder), 0o755)
-    return faults
+    return runtimes_behind(values)
+
+
+@contextlib.contextmanager
+def none_made(*folders: str) -> Iterator[None]:
+    """Where what is done fails, those of FOLDERS that weren't there aren't there again."""
+    new = [folder for folder in folders if not os.path.lexists(folder)]
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -196,6 +230,21 @@ def program(values: dict[str, Any], configuration: Path, runtime: str, *, enter:
         runtime=runtime,
         more=(f", enter={enter!r}" if enter else "") + (f", leave={leave!r}" if leave else ""),
     )
+
+
+def installation_of(program_path: Path) -> str:
+    """The folder of the installation whose configure wrote the program; "" where none did."""
+    try:
+        text = read_regular(str(program_path), LARGEST).decode()
+        (named,) = re.findall(r"^sys\.path \+= (\[.*\])$", text, re.MULTILINE)
+        return home_of(Path(ast.literal_eval(named)[0]))
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError):
+        return ""
+
+
+def home_of(folder: Path) -> str:
+    """The same for all versions of the package, in which our modules lie in FOLDER."""
+    return str(HOME if folder.parent == HOME.resolve() else folder)
 
 
 def folders() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +45,17 @@ class Container:
     name: str = ""
     image: str = ""
     processes: list[Process] = field(default_factory=list)
+    is_bereft: bool = False  # its agent has ended before it
 
     @property
     def by(self) -> str:
         """What keeps the share: "agent" or "interposer"."""
         return str(self.grant["enforcement"].get("by", "?"))
+
+    @property
+    def kept_by(self) -> str:
+        """For people: BY, unless that is there no more."""
+        return "no agent" if self.is_bereft else self.by
 
     @property
     def gpus(self) -> list[int | str]:
@@ -104,7 +111,23 @@ def container_of(name: str, folder: str, grant: dict[str, Any], booted: float) -
         counted = read_agent_page(f"{folder}/page", len(figures))
         figures, uses = (counted.figures, counted.uses) if counted else (figures, uses)
     start = int(grant["creator"]["start"])
-    return Container(name, folder, grant, figures, uses, booted + start / os.sysconf("SC_CLK_TCK") if start else 0)
+    made = Container(name, folder, grant, figures, uses, booted + start / os.sysconf("SC_CLK_TCK") if start else 0)
+    made.is_bereft = made.by == "agent" and not is_listened_at(f"{folder}/control")
+    return made
+
+
+def is_listened_at(path: str) -> bool:
+    """Whether anybody has the stream socket at PATH open. Nothing is queued there: the kernel says before that a
+    datagram socket doesn't fit, or that there is nobody.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def boot_time() -> float:

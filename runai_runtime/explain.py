@@ -53,7 +53,7 @@ def sections(container: Container) -> Iterator[tuple[str, list[str]]]:
     yield "Container", identity(container)
     yield "Request", request(container.grant)
     yield "Grant", shares(container)
-    yield "What keeps the share", enforcement(container.grant["enforcement"])
+    yield "What keeps the share", enforcement(container)
     yield "Edits", edits(container)
 
 
@@ -87,7 +87,11 @@ def shares(container: Container) -> list[str]:
     return said
 
 
-def enforcement(kept: dict[str, Any]) -> list[str]:
+def enforcement(container: Container) -> list[str]:
+    kept = container.grant["enforcement"]
+    if container.is_bereft:
+        gone = "no agent any more: it has ended, so the container gets no more memory of a GPU, and docker exec fails"
+        return [gone, "start the container anew (docker restart), which gives it another; runai-ctl logs may say why"]
     if kept.get("by") == "agent":
         return ["an agent outside of the container, at the driver's door, and libvgpu, which shows it in there"]
     if kept.get("by") == "interposer":

@@ -140,6 +140,7 @@ def container_values(container: Container, *, processes: bool = False) -> dict[s
         "name": container.name or None,
         "image": container.image or None,
         "enforcement": container.by,
+        "agent": None if container.by != "agent" else "gone" if container.is_bereft else "there",
         "since": container.since or None,
         "gpus": gpus,
     }

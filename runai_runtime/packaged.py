@@ -21,6 +21,8 @@ from runai_runtime.registration import DAEMON_JSON, Registration
 PACKAGE = Path(__file__).resolve().parent
 HOME = Path("/usr/lib/runai-runtime")  # perhaps a link: PACKAGE is below what it leads to
 UNPACKED = "package"
+COMMANDS = ("runai-ctl", "runai-docker")
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # of root's shell
 LARGEST_PROGRAM = 1 << 16  # bytes; ours has a few hundred
 
 
@@ -55,6 +57,8 @@ def installed(config: Path, before: str = "") -> None:
     from runai_runtime.configure import NO_AGENT, configure, read_values
     from runai_runtime.host import read_host
 
+    for sentence in hidden():
+        sys.stdout.write(f"runai-runtime: {sentence}\n")
     try:
         program = recorded(config).program
         if not program.exists():
@@ -68,6 +72,16 @@ def installed(config: Path, before: str = "") -> None:
     except Exception as error:  # noqa: BLE001 - dpkg's user reads it
         sys.stderr.write(f"runai-runtime: this host is still set up for the version before: {sentence_of(error)}\n")
         sys.stderr.write("runai-runtime: mend that, and set it up again with: runai-ctl configure\n")
+
+
+def hidden() -> list[str]:
+    """What hides the package's commands: those of another installation that a shell finds first."""
+    found = [shutil.which(name, path=USUAL_PATH) for name in COMMANDS]
+    before = [path for path in found if path and not path.startswith("/usr/bin/")]
+    if not before:
+        return []
+    verb = "comes" if len(before) == 1 else "come"
+    return [f"{' and '.join(before)} of another installation {verb} before /usr/bin on PATH: rm {' '.join(before)}"]
 
 
 class Registered(NamedTuple):

@@ -66,7 +66,7 @@ def container_table(containers: Iterable[Container], *, repeat: bool) -> Table:
             made.add(
                 *(("", "", "") if again else (name, container.id[:SHORT], image)),
                 *(str(gpu), mib(figure.share), mib(figure.used), mib(figure.peak)),
-                *(("", "") if again else (container.by, age(container.since))),
+                *(("", "") if again else (container.kept_by, age(container.since))),
             )
     return made
 
@@ -91,6 +91,13 @@ def status_lines(overview: Overview, width: int) -> Iterator[list[Piece]]:
 
 def warnings(overview: Overview) -> list[str]:
     return [
-        f"The grant of {name[:SHORT]} can't be read: what is free is not known, and no container is let in."
-        for name in overview.unreadable
+        *(
+            f"The agent of {printable(container.title)} is gone: it gets no more memory of a GPU until it is restarted."
+            for container in overview.containers
+            if container.is_bereft
+        ),
+        *(
+            f"The grant of {name[:SHORT]} can't be read: what is free is not known, and no container is let in."
+            for name in overview.unreadable
+        ),
     ]

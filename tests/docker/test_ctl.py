@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.docker.agents import FILL, tools, wait_for
+from tests.docker.agents import FILL, agents, tools, wait_for
 from tests.docker.host import CUDASH, Container, Runai
 
 MIB = 1 << 20
@@ -118,6 +119,21 @@ def test_no_such_container(runai_agent: Runai, command: tuple[str, ...]) -> None
 )
 def test_a_wrong_option(runai_agent: Runai, command: tuple[str, ...]) -> None:
     assert ctl(runai_agent, *command, code=2)
+
+
+def test_an_agent_that_was_killed(runai_agent: Runai) -> None:
+    container = Container(runai_agent, "sleep", "60", memory="1g", options=("--name=bereft",))
+    assert status_of(runai_agent, container)["agent"] == "there"
+    (agent,) = agents(container.grant)
+    os.kill(agent, signal.SIGKILL)
+    wait_for(lambda: agents(container.grant) == [])
+    assert status_of(runai_agent, container)["agent"] == "gone"
+    shown = ctl(runai_agent, "status")
+    assert "  no agent  " in shown
+    assert "The agent of bereft is gone: it gets no more memory of a GPU until it is restarted." in shown
+    assert "start the container anew (docker restart)" in " ".join(ctl(runai_agent, "inspect", "bereft").split())
+    runai_agent.engine.docker("restart", "--time=0", container.id)
+    assert status_of(runai_agent, container)["agent"] == "there"
 
 
 def test_logs_of_an_agent(runai_agent: Runai) -> None:

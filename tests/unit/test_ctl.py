@@ -36,6 +36,21 @@ def test_a_damaged_configuration_is_left_alone(tmp_path: Path, text: str) -> Non
     assert config.read_bytes() == text.encode("latin-1")
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_host_without_a_driver_is_refused_and_left_alone(tmp_path: Path, options: list[str]) -> None:
+    config, daemon = tmp_path / "etc/config.json", tmp_path / "daemon.json"
+    config.parent.mkdir()
+    values = {"runtime": "/bin/true", "state": f"{tmp_path}/state", "fitted": f"{tmp_path}/fitted"}
+    config.write_text(json.dumps(values | {"driver": {"libraries": [str(tmp_path)]}}))
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    paths = [f"--config={config}", f"--program={tmp_path}/program", f"--daemon-json={daemon}"]
+    done = CliRunner().invoke(ctl.app, ["configure", *paths, *options])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "this host has no NVIDIA driver" in done.stderr
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["etc"]
+
+
 @pytest.mark.parametrize(
     ("given", "registered"),
     [
@@ -45,7 +60,11 @@ def test_a_damaged_configuration_is_left_alone(tmp_path: Path, text: str) -> Non
     ],
 )
 def test_configure_keeps_what_is_registered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], registered: tuple[str, str | None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: dict[str, Any],
+    registered: tuple[str, str | None],
 ) -> None:
     config, daemon, program = tmp_path / "config.json", tmp_path / "daemon.json", tmp_path / "program"
     daemon.write_text("{}\n")
@@ -58,9 +77,14 @@ def test_configure_keeps_what_is_registered(
 
     monkeypatch.setattr(configuring, "configure", set_up)
     options: dict[str, Any] = {"runtime": "", "program": None, "name": "", "daemon": None, "default": None}
+    other = "/opt/other/lib/python3.11/site-packages"
+    program.write_text(
+        configuring.PROGRAM.format(interpreter="x", runtime="r", folders=[other, "/x"], configuration="c", more="")
+    )
     options |= {"register": True, "dry_run": False, "reload": False, "restart": False}
     ctl.configure(config=config, **(options | given))
     assert written == [({}, config, program)]
+    assert f"{program} was set up by the installation in {other}; it is this one's now, in /" in capsys.readouterr().out
     name, default = registered
     said = json.loads(daemon.read_text())
     assert (said["runtimes"], said.get("default-runtime")) == ({name: {"path": str(program)}}, default)

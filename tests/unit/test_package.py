@@ -122,6 +122,31 @@ def test_an_upgrade_of_a_damaged_host_is_done_and_says_so(
     assert (tmp_path / "runai-runtime").read_text() == "#!/bin/sh\n"
 
 
+def test_commands_of_another_installation_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runai-ctl").touch(0o755)
+    monkeypatch.setattr(packaged, "USUAL_PATH", f"{tmp_path}:/usr/bin")
+    packaged.installed(tmp_path / "config.json")
+    said = f"runai-runtime: {tmp_path}/runai-ctl of another installation comes before /usr/bin on PATH: "
+    assert capsys.readouterr().out.startswith(f"{said}rm {tmp_path}/runai-ctl\n")
+
+
+def test_what_the_package_wrote_is_of_one_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuring, "HOME", tmp_path / "home")
+    program = tmp_path / "program"
+    assert configuring.installation_of(program) == ""
+    texts = {}
+    for folder in (tmp_path / "home/0.1-a", tmp_path / "home/0.2-b", tmp_path / "venv/site-packages"):
+        values = {"interpreter": "i", "runtime": "r", "folders": [str(folder)], "configuration": "c", "more": ""}
+        program.write_text(configuring.PROGRAM.format(**values))
+        texts[folder.name] = configuring.installation_of(program)
+    home = str(tmp_path / "home")
+    assert texts == {"0.1-a": home, "0.2-b": home, "site-packages": f"{tmp_path}/venv/site-packages"}
+    program.write_text("#!/bin/sh\n")
+    assert configuring.installation_of(program) == ""
+
+
 def test_an_upgrade_that_fails_in_any_way_is_done_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 from runai_runtime.ctl_containers import FORMAT, Format, add_to, refusals
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, Host, read_host
-from runai_runtime.packaged import DEFAULT_PROGRAM, PACKAGE, recorded
+from runai_runtime.packaged import DEFAULT_PROGRAM, PACKAGE, recorded, version
 from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
 
 app = typer.Typer(no_args_is_help=True, help="GPU memory limits for Docker, on this host.")
@@ -46,6 +46,20 @@ LIVE = typer.Option(False, "--live", help="Start a container on each GPU that tr
 STRICT = typer.Option(False, "--strict", help="An unknown function that looks like device memory is a fault.")
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: bool = typer.Option(
+        False, "--version", callback=show_version, is_eager=True, help="Print the version, and end."
+    ),
+) -> None: ...
+
+
 @app.command()
 def configure(
     runtime: str = RUNTIME,
@@ -60,8 +74,8 @@ def configure(
     restart: bool = RESTART,
 ) -> None:
     """Write the configuration and the program that dockerd starts, and register that; what isn't given stays."""
-    from runai_runtime.configure import NO_AGENT, home_of, installation_of, read_values, rehearse
     from runai_runtime.configure import configure as set_up
+    from runai_runtime.configure import home_of, installation_of, read_values, rehearse
 
     with refusals():
         name, program, daemon = recorded(config.absolute(), name, program, daemon)
@@ -77,20 +91,28 @@ def configure(
         if register:  # before anything is written: a daemon.json that can't be changed
             before, after = registration.planned(name, program, as_default=as_default)
         if dry_run:
-            rehearse(values, config.absolute())
+            faults = rehearse(values, config.absolute())
             show(daemon, before, after, values)
+            tell(faults)
             return
         ours, earlier = home_of(PACKAGE.parent), installation_of(program)
         faults = set_up(values, config.absolute(), program)
         if register:
             registration.register(name, program, as_default=as_default)
-    for fault in faults:
-        typer.echo(f"{NO_AGENT[0].upper()}{NO_AGENT[1:]}: {fault}")
+    tell(faults)
     if earlier not in ("", ours):
         typer.echo(f"{program} was set up by the installation in {earlier}; it is this one's now, in {ours}.")
     if register:
         typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if as_default else ''}.")
         have_docker_read(reload, restart)
+
+
+def tell(faults: list[str]) -> None:
+    """Why there will be no agent."""
+    from runai_runtime.configure import NO_AGENT
+
+    for fault in faults:
+        typer.echo(f"{NO_AGENT[0].upper()}{NO_AGENT[1:]}: {fault}")
 
 
 def show(daemon: Path, before: str | None, after: str, values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, Host, absolute, read_host
+from runai_runtime.packaged import is_from_package
 
 REFUSED, NO_SUCH_CONTAINER = 1, 3
 
@@ -153,10 +155,10 @@ def metrics(file: Path = FILE, port: int = PORT, address: str = ADDRESS, config:
         try:
             from runai_runtime import metrics as prometheus
         except ImportError as error:
-            raise RefusalError(
-                "metrics need the package prometheus-client: pip install runai-runtime[metrics], or on Debian "
-                "apt install python3-prometheus-client"
-            ) from error
+            command = "apt install python3-prometheus-client"
+            if not is_from_package():
+                command = f"{sys.prefix}/bin/pip install prometheus-client"
+            raise RefusalError(f"metrics need the package prometheus-client: {command}") from error
         if port:
             prometheus.serve(host, address, port)
         elif file:

@@ -77,9 +77,11 @@ def size(amount: Amount, gpu: Gpu) -> int:
     """AMOUNT in bytes on GPU: whole MiB, since nvidia-smi would show the next one for a half."""
     wanted = amount.of(gpu.total)
     if wanted < GRANULE:
+        is_perhaps_percent = amount.text in map(str, range(1, 101))
+        perhaps = f", or for {amount.text}% if that was meant" if is_perhaps_percent else ""
         raise RefusalError(
             f"{amount.name} is {quoted(amount.text)}, {wanted} bytes of GPU {gpu.index}; a GPU gives memory in blocks "
-            "of 2 MiB, so ask for 2m or more",
+            f"of 2 MiB, so ask for 2m or more{perhaps}",
         )
     if wanted > gpu.total:
         raise RefusalError(
@@ -126,7 +128,9 @@ def count_of(inventory: Inventory, wish: str | None) -> int:
         return 0
     count = int(wish[:9])
     if not 1 <= count <= len(inventory.gpus) or len(wish) > 9:
-        raise RefusalError(f"{GPUS} is {quoted(wish)}; this host has {len(inventory.gpus)} GPU(s); ask for 1 or more")
+        there = len(inventory.gpus)
+        most = f"at most {there}" if count else f"1 or more, {there} at most"
+        raise RefusalError(f"{GPUS} is {quoted(wish)}; this host has {there} GPU(s); ask for {most}")
     return count
 
 

@@ -26,9 +26,21 @@ USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # of root's sh
 LARGEST_PROGRAM = 1 << 16  # bytes; ours has a few hundred
 
 
+def is_from_package() -> bool:
+    return PACKAGE.parent.parent == HOME.resolve()
+
+
 def default_program() -> Path:
-    from_package = PACKAGE.parent.parent == HOME.resolve()
-    return (HOME if from_package else Path("/usr/local/bin")) / "runai-runtime"
+    return (HOME if is_from_package() else Path("/usr/local/bin")) / "runai-runtime"
+
+
+def version() -> str:
+    """Of this installation. A package has it in the name of its folder, and carries no metadata of the wheel."""
+    if is_from_package():
+        return PACKAGE.parent.name.rpartition("-")[0]
+    from importlib import metadata
+
+    return metadata.version("runai-runtime")
 
 
 DEFAULT_PROGRAM = default_program()

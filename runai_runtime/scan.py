@@ -69,7 +69,7 @@ PROCESS_HIDDEN = 1 << 20
 
 LDCONFIG_SECONDS = 10  # it reads one small file; where a file system hangs it may never end
 
-NO_DRIVER = "install the NVIDIA driver, or name its folders in the configuration"
+NO_DRIVER = 'install the NVIDIA driver, or name its folders as "driver": {{"libraries": ["/FOLDER"]}} in {}'
 
 
 def write_cache(host: Host) -> None:
@@ -106,7 +106,8 @@ def scan(host: Host) -> dict[str, Any]:
     drivers = bounded_libraries(folders)
     for name, path in drivers.items():
         if not path:
-            raise RefusalError(f"this host has no NVIDIA driver: {name} is in none of its library folders; {NO_DRIVER}")
+            advice = NO_DRIVER.format(host.path)
+            raise RefusalError(f"this host has no NVIDIA driver: {name} is in none of its library folders; {advice}")
     cuda, nvml = drivers["libcuda.so.1"], drivers["libnvidia-ml.so.1"]
     ours = fit_to_driver(host, drivers)
     sources = [os.path.join(host.libvgpu, soname) for soname in ours]

@@ -31,6 +31,9 @@ OF_WHEEL = (
 )
 """What docs/install.md has for the other way to install."""
 
+LINKS = "ln -sf /opt/runai-runtime/bin/runai-ctl /opt/runai-runtime/bin/runai-docker /usr/local/bin/"
+"""Part of that, which is typed in tests/docker/test_docs.py."""
+
 
 @pytest.fixture(scope="module")
 def packages(folder: Path) -> list[Path]:
@@ -115,6 +118,7 @@ def test_install_use_and_purge(debian: Debian, packages: list[Path]) -> None:
     assert "libcuda.so.1" in debian.run("runai-ctl", "verify")
     assert "Traceback" not in debian.attempt("runai-ctl", "doctor").stderr
     assert completed(debian, "runai-ctl", "un") == "unconfigure"
+    assert debian.run("runai-ctl", "--version") == "0.1.0\n"
 
     refused = debian.attempt("dpkg", "--purge", "runai-runtime")
     assert refused.returncode == 1
@@ -185,7 +189,7 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
 
 def test_the_page(debian: Debian, packages: list[Path]) -> None:
     """The commands of docs/install.md about the package, in the order that they have there."""
-    commands = [found.command for found in typed(TOP / "docs/install.md") if found.command not in OF_WHEEL]
+    commands = [found.command for found in typed(TOP / "docs/install.md") if found.command not in (*OF_WHEEL, LINKS)]
     assert commands[0] == "./dev package"
     assert commands[-1] == "apt purge runai-runtime"
     yes = "/etc/apt/apt.conf.d/yes"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ def test_output_that_nobody_takes(place: str, said: int) -> None:
     os.close(writer)
     assert (done.returncode, done.stderr.count("\n")) == (1, said)
     assert done.stderr.startswith("runai-ctl: the output can't be written: " if said else "")
+
+
+def test_its_version() -> None:
+    done = CliRunner().invoke(ctl.app, ["--version"])
+    assert (done.exit_code, done.stdout.strip()) == (0, metadata.version("runai-runtime"))
 
 
 def test_a_removed_folder_matters_to_relative_paths_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

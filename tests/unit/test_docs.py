@@ -38,12 +38,16 @@ NAMED: dict[str, str] = {
     "runai-runtime run --no-pivot": "an option",
     "ctr run": "a command that differs",
     "pip install": "a command by its name",
-    "pip install runai-runtime[metrics]": "asks an index",
+    "/opt/runai-runtime/bin/pip install prometheus-client": "asks an index",
+    "apt install python3-prometheus-client": "the same",
     "nvidia-smi -L": "the driver's",
     "nvidia-modprobe -u -c0": "the driver's",
     "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml": "NVIDIA's toolkit",
     "runc spec": "runc's; tests/docker/desk.py runs it",
     "runc --root ROOT delete --force ID": "runc's",
+    "docker restart": "docker's",
+    "systemctl reload docker": "systemd's",
+    "systemctl restart docker": "the same",
     "systemctl daemon-reload": "what must not be done",
 }
 """Commands in the text that are not ours, or are no whole command, and why they stand there."""

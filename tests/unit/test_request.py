@@ -85,6 +85,8 @@ def test_three_tenths_of_a_2080_ti_are_3296_mib() -> None:
         ("200%", "more than a whole GPU"),
         ("1k", "blocks of 2 MiB"),
         ("2", "blocks of 2 MiB"),
+        ("30", "so ask for 2m or more, or for 30% if that was meant$"),
+        ("101", "so ask for 2m or more$"),
         ("0.0001", "blocks of 2 MiB"),
         ("11g", "GPU 0 has 10989 MiB"),
         ("999999t", "GPU 0 has 10989 MiB"),

@@ -13,7 +13,8 @@ from runai_runtime.doctor.report import CHECKS
 
 TOP = Path(__file__).parents[3]
 DOC = (TOP / "docs/troubleshooting.md").read_text(encoding="utf-8")
-MESSAGES, DOCTOR = DOC.split("## What doctor looks at")
+OURS, _DOCKERS = DOC.split("## What docker itself says")
+MESSAGES, DOCTOR = OURS.split("## What doctor looks at")
 CHECKED, TRIED = DOCTOR.split("## What doctor --live tries")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker import images
-from tests.docker.debian import Debian
+from tests.docker.debian import SYSTEMCTL, Debian
 from tests.docker.host import CUDASH
 from tests.pages import typed
 from tests.programs.build import program
@@ -175,7 +175,15 @@ def test_the_configuration_outlives_a_removal(debian: Debian, packages: list[Pat
     assert json.loads(debian.path(DAEMON).read_text())["default-runtime"] == "gpus"
     assert registered(debian) == {"gpus": {"path": program}}
     assert "/0.2.0-" in debian.path(program).read_text()
+    debian.reload()
+    debian.write("/usr/bin/systemctl", "#!/bin/sh\nexit 1\n")
+    refused = debian.attempt("dpkg", "--remove", "runai-runtime")
+    assert refused.returncode == 1
+    assert "runai-runtime: docker didn't forget the runtime gpus: docker didn't reload: " in refused.stderr
+    assert json.loads(debian.path(DAEMON).read_text())["default-runtime"] == "gpus"
+    debian.write("/usr/bin/systemctl", SYSTEMCTL)
     debian.run("dpkg", "--remove", "runai-runtime")
+    debian.docker("run", "--rm", "--network=none", images.BUSYBOX, "true")
     assert "gpus" not in debian.path(DAEMON).read_text()
     assert not debian.path(program).exists()
     assert [path.name for path in debian.path(CONFIG).parent.iterdir()] == ["config.json"]

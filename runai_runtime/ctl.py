@@ -15,7 +15,7 @@ from runai_runtime.ctl_containers import FORMAT, Format, add_to, refusals
 from runai_runtime.errors import RefusalError
 from runai_runtime.host import DEFAULT_PATH, Host, read_host
 from runai_runtime.packaged import DEFAULT_PROGRAM, PACKAGE, recorded, version
-from runai_runtime.registration import DAEMON_JSON, Registration, default_runtime
+from runai_runtime.registration import DAEMON_JSON, DEFAULT, Registration, default_runtime, read
 
 app = typer.Typer(no_args_is_help=True, help="GPU memory limits for Docker, on this host.")
 add_to(app)  # what looks at containers
@@ -105,6 +105,8 @@ def configure(
     if register:
         typer.echo(f"{daemon} has the runtime {name} now{', for all containers that name none' if as_default else ''}.")
         have_docker_read(reload, restart)
+        if is_default and not as_default and not restart and DEFAULT not in read(after, daemon):
+            typer.echo("Docker keeps it as the default until it is restarted: systemctl restart docker")
 
 
 def tell(faults: list[str]) -> None:

@@ -85,7 +85,9 @@ def test_configure_keeps_what_is_registered(
     options |= {"register": True, "dry_run": False, "reload": False, "restart": False}
     ctl.configure(config=config, **(options | given))
     assert written == [({}, config, program)]
-    assert f"{program} was set up by the installation in {other}; it is this one's now, in /" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{program} was set up by the installation in {other}; it is this one's now, in /" in shown
+    assert ("Docker keeps it as the default until it is restarted: " in shown) == (given == {"default": False})
     name, default = registered
     said = json.loads(daemon.read_text())
     assert (said["runtimes"], said.get("default-runtime")) == ({name: {"path": str(program)}}, default)

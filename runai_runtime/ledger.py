@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # typing takes a millisecond to import
 
 LOCK = "lock"
 LOCK_SECONDS = 30.0  # it is held for milliseconds: then whoever has it is stopped, or hangs in a file system
+LONGEST_HOLDER = 64  # bytes of what a holder writes
 STAT_SECONDS = 0.1  # how often who waits for room sees whether STATE has changed
 LOOK_SECONDS = 2.0  # how often at the latest it looks: no change of STATE tells that a container has crashed
 
@@ -35,7 +36,8 @@ LOOK_SECONDS = 2.0  # how often at the latest it looks: no change of STATE tells
 class Lock:
     """The lock of STATE: one process at a time admits, changes or sweeps. A context manager.
 
-    It ends with the process that holds it (flock(2)), and no other program gets it: it is closed on exec.
+    It ends with the process that holds it (flock(2)), and no other program gets it: it is closed on exec. Who has it
+    writes its pid and the time into the file, so that who waits can tell a queue that moves from a holder that doesn't.
     """
 
     def __init__(self, host: Host) -> None:
@@ -43,20 +45,56 @@ class Lock:
         self.file = -1
 
     def __enter__(self) -> None:
-        until, pause = time.monotonic() + LOCK_SECONDS, 0.001
+        pause, holder, until = 0.001, b"", time.monotonic() + LOCK_SECONDS
         while not self._try():
-            if time.monotonic() >= until:
+            last, holder = holder, self._holder()
+            if holder != last:
+                until = time.monotonic() + LOCK_SECONDS
+            elif time.monotonic() >= until:
+                self.close()
+                pid = holder.split()[0].decode() if holder.split() else "unknown"
                 raise RefusalError(
-                    f"another process has had the lock {self.path} for {LOCK_SECONDS:.0f} seconds; lslocks on the host "
-                    "shows which, see whether it is stopped",
+                    f"another process (pid {pid}) has had the lock {self.path} for {LOCK_SECONDS:.0f} seconds; see "
+                    "whether it is stopped",
                 )
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
+        try:
+            os.ftruncate(self.file, 0)
+            os.pwrite(self.file, f"{os.getpid()} {time.monotonic_ns()}\n".encode(), 0)
+        except OSError:
+            pass  # on a full disk it is a lock all the same
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.file)
+        self.close()
+
+    def close(self) -> None:
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+    def _holder(self) -> bytes:
+        return os.pread(self.file, LONGEST_HOLDER, 0) if self.file >= 0 else b""
 
     def _try(self) -> bool:
+        """Whether the lock is ours now. Keeps the file open else, unless it is no more the one of that name."""
+        try:
+            if self.file < 0:
+                self._open()
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self.file), os.lstat(self.path)):  # else somebody has removed that file
+                return True
+            self.close()
+        except BlockingIOError:
+            pass
+        except FileNotFoundError:
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+        return False
+
+    def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o711, exist_ok=True)
@@ -65,17 +103,6 @@ class Lock:
             raise RefusalError(
                 f"the lock {self.path} can't be opened: {reason(error)}; see the file system that it lies on",
             ) from error
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(self.file), os.lstat(self.path)):  # else somebody has removed that file
-                return True
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except BaseException:
-            os.close(self.file)
-            raise
-        os.close(self.file)
-        return False
 
 
 class Ledger:

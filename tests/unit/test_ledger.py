@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -351,9 +352,29 @@ def test_a_wait_that_ends(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lock_that_is_held(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "LOCK_SECONDS", 0.1)
-    with Lock(host), pytest.raises(RefusalError, match="has had the lock"):
+    with Lock(host), pytest.raises(RefusalError, match=rf"\(pid {os.getpid()}\) has had the lock"):
         grant(host, "one")
     grant(host, "one")
+
+
+def test_a_queue_that_moves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine two hundred creates may wait for longer than anybody may hold the lock."""
+    now, turns, others = 0.0, iter(range(5)), Lock(host)
+
+    def sleep(_: float) -> None:
+        nonlocal now
+        now += 20
+        turn = next(turns, None)
+        if turn is None:
+            others.close()
+        else:
+            os.pwrite(others.file, f"{turn} 0\n".encode(), 0)
+
+    clock = SimpleNamespace(monotonic=lambda: now, monotonic_ns=lambda: 0, sleep=sleep)
+    monkeypatch.setattr(ledgers, "time", clock)
+    with others:
+        grant(host, "one")
+    assert now > 3 * ledgers.LOCK_SECONDS
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])

@@ -44,7 +44,7 @@ def test_a_class_that_is_swapped_after_the_look_is_ended(container: Container, h
     """The agent has seen no request for device memory, so nothing but the driver tells of it."""
     assert container.run("swaplate", "2048") == "ended\n"
     wait_for(lambda: host.used() == 0)
-    assert "was ended" in container.log()
+    wait_for(lambda: "was ended" in container.log())
 
 
 def test_memory_of_a_dead_taker_ends_the_container(container: Container, host: SimHost) -> None:

@@ -79,6 +79,7 @@ def a_thief_is_ended(container: Container) -> None:
     """Then the agent has looked at all processes, more than once, and ended the one that took most around it."""
     thief = container.start("-w", "managed", "64")
     assert thief.wait(30) == -signal.SIGKILL
+    wait_for(lambda: "was ended" in container.log())
     assert container.log().count("was ended") == 1
     assert f"process {thief.pid} was ended" in container.log()
 
@@ -88,7 +89,7 @@ def test_managed_memory_around_libvgpu_is_ended(container: Container, host: SimH
     program = container.start("-w", *way)
     assert program.wait(30) == -signal.SIGKILL
     wait_for(lambda: host.used() == 0)
-    assert "was ended" in container.log()
+    wait_for(lambda: "was ended" in container.log())  # said after it was done
     assert container.run("fill", "64").startswith("15 allocations")
 
 

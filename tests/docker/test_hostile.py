@@ -227,7 +227,8 @@ def test_hooks_end_some_time(runai: Runai) -> None:
     bundle = next(runai.engine.place.state.rglob(f"{container}/config.json"))
     hooks = json.loads(bundle.read_text())["hooks"]
     runai.engine.remove_containers()
-    assert all(0 < hook["timeout"] <= 60 for stage in hooks.values() for hook in stage if "runai" in hook["path"])
+    ours = [hook for stage in hooks.values() for hook in stage if "runai" in hook["path"]]
+    assert ours and not any("timeout" in hook for hook in ours), "crun would wait that long for a hook that has ended"
 
 
 def test_our_library_on_the_host_with_sys_admin(runai: Runai) -> None:

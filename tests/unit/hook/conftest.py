@@ -50,6 +50,14 @@ def checked_hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def hasty_hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checked hook with a second, instead of half a minute."""
+    return build(
+        ["gcc", *SANITIZERS, *GCC_WARNINGS, "-DHOOK_SECONDS=1"], tmp_path_factory.mktemp("hook") / "runai-hook"
+    )
+
+
+@pytest.fixture(scope="session")
 def shipped_hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{os.uname().machine}-linux-musl", "-static", "-O2"]
     zig.append("-Wl,--strip-debug")  # as the build does it: zig makes another C library where this differs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -118,3 +119,18 @@ def test_interrupted_prestart(debian: Container) -> None:
     (debian.state / "pid.new").write_text("left")
     assert debian.stage("prestart", json.dumps({"pid": os.getpid()})).returncode == 0
     assert (debian.state / "pid").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_hook_that_is_kept_waiting_ends(hasty_hook: Path, tmp_path: Path) -> None:
+    """Here by the state that never comes. A runtime may have blocked all signals."""
+    container = Container(hasty_hook, tmp_path)
+    command = [str(hasty_hook), "prestart", str(container.state)]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    try:
+        hook = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert hook.stdin and hook.stderr
+    with hook:
+        assert hook.wait(60) == 1
+        assert hook.stderr.read().startswith("runai: the hook has taken more than 1 seconds; ")

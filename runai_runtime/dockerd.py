@@ -18,6 +18,7 @@ from runai_runtime.engine import socket_path
 from runai_runtime.errors import RefusalError, reason
 
 ANSWER_SECONDS = 20  # an engine that takes longer for an answer hangs
+START_SECONDS = 120  # systemd gives up itself before, unless it hangs
 READ_SECONDS = 15.0  # until docker info has to show what a reload or a restart has read
 PAUSE_SECONDS = 0.1
 RUNTIMES = "{{json .DefaultRuntime}}\n{{json .Runtimes}}"
@@ -53,7 +54,11 @@ def have_read(verb: str) -> None:
     systemctl = shutil.which("systemctl")
     if not systemctl:
         raise RefusalError(f"docker didn't {verb}: there is no systemctl on PATH; have it read daemon.json by hand")
-    done = subprocess.run([systemctl, verb, "docker"], capture_output=True, text=True, check=False)
+    command = [systemctl, verb, "docker"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise RefusalError(f"docker didn't {verb} in {START_SECONDS} s; see journalctl -u docker") from error
     if done.returncode:
         raise RefusalError(f"docker didn't {verb}: {' '.join(done.stderr.split())}; see journalctl -u docker")
 

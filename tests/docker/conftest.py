@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +100,21 @@ def either(request: pytest.FixtureRequest, engine: Engine) -> Runai:
     """
     found: Runai = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def image(engine: Engine) -> Iterator[Callable[..., str]]:
+    """Make an image of the test's own, as images.derive does."""
+    made: list[str] = []
+
+    def make(script: str = "true", *changes: str, base: str = images.BUSYBOX) -> str:
+        made.append(images.derive(engine, f"derived:{len(made)}", script, *changes, base=base))
+        return made[-1]
+
+    yield make
+    engine.remove_containers()
+    if made:
+        engine.docker("rmi", *made)
 
 
 @pytest.fixture(autouse=True)

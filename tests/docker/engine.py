@@ -5,6 +5,7 @@ Nothing of the system's engine is used or seen, and nothing is left behind (plac
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import shlex
@@ -89,6 +90,7 @@ class Engine:
         self._folders += [Path(folder) for folder in SYSTEM_PATH.split(":")]
         self._search = search
         self._settings = dict(settings or {})
+        self.images: set[str] = set()  # those that it has been given (images.py)
         self._place: Place | None = None
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -138,6 +140,7 @@ class Engine:
             self._end("containerd")
         finally:
             self._daemons.clear()
+            self.images.clear()
             place, self._place = self._place, None
             place.clear()
             place.release()
@@ -198,8 +201,22 @@ class Engine:
         daemon = self._daemons.get("dockerd")
         if daemon is None or daemon.poll() is not None:
             return
-        if ids := self.docker("ps", "--all", "--quiet", "--no-trunc").stdout.split():
-            self.docker("rm", "--force", "--volumes", *ids)
+        status, listed = self._ask("GET", "/containers/json?all=1")
+        if status != 200:
+            raise EngineError(f"dockerd does not list its containers: {status} {listed!r}")
+        ids = [container["Id"] for container in json.loads(listed)]
+        with concurrent.futures.ThreadPoolExecutor(16) as threads:
+            for status, said in threads.map(self._remove, ids):
+                if status not in (204, 404):  # 404: it was on its way, by --rm
+                    raise EngineError(f"a container can't be removed: {status} {said!r}")
+
+    def _remove(self, container: str) -> tuple[int, bytes]:
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            status, said = self._ask("DELETE", f"/containers/{container}?force=1&v=1")
+            if status != 409 or time.monotonic() > deadline:  # Conflict: somebody removes it already
+                return status, said
+            time.sleep(0.05)
 
     def restart_dockerd(self, *, kill: bool = False) -> None:
         """End dockerd (with kill: by SIGKILL, as a crash would) and start it again; containerd stays."""
@@ -296,15 +313,21 @@ class Engine:
             time.sleep(0.02)
 
     def _answers(self) -> bool:
+        try:
+            return self._ask("GET", "/_ping", timeout=5)[0] == 200
+        except OSError:
+            return False
+
+    def _ask(self, method: str, path: str, timeout: float = 120) -> tuple[int, bytes]:
+        """Status and body of dockerd's answer to one request, without the client, which takes longer to start."""
         connection = http.client.HTTPConnection("localhost")
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(5)
+            connection.sock.settimeout(timeout)
             connection.sock.connect(str(self.place.state / "d.sock"))
-            connection.request("GET", "/_ping")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         finally:
             connection.close()
 

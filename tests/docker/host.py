@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sysconfig
 import time
@@ -52,6 +53,9 @@ class Runai:
         self.config = config
         self.program = program
         self.state = Path(config["state"])
+        # dockerd sets up a network namespace, even an empty one, by running itself as a hook: almost half of all that a
+        # container costs. With a user namespace of its own a container can't do without (with_network()).
+        self.network = "none" if engine.remap else "host"
 
     @classmethod
     def configured(
@@ -62,10 +66,16 @@ class Runai:
         configure(config, home / "config.json", program)
         return cls(engine, simhost, config, program, runtime)
 
+    def with_network(self) -> Runai:
+        """The same host, on which containers have a network namespace and dockerd's hook, as people's have."""
+        other = copy.copy(self)
+        other.network = "none"
+        return other
+
     def arguments(self, *args: str | Path, memory: str | None, runtime: str | None = None) -> list[str]:
         """What `docker run` is given before the image."""
         asked = [] if memory is None else ["--env", f"RUNAI_GPU_MEMORY={memory}"]
-        return ["--network=none", f"--runtime={runtime or self.runtime}", *asked, *map(str, args)]
+        return [f"--network={self.network}", f"--runtime={runtime or self.runtime}", *asked, *map(str, args)]
 
     def run(
         self,
@@ -127,16 +137,22 @@ def grants_in(state: Path) -> list[str]:
     return sorted({path.name for path in state.iterdir()} - KEPT)
 
 
-def host_mounts() -> list[str]:
+def host_mounts(*own: Path) -> list[str]:
     """The host's mount points, without those of simulated GPUs, engines and tests, which others may start meanwhile.
 
     What an engine mounts for its containers is its own; what we would leave behind lies deeper than its root folders.
+    OWN: folders of which nobody else makes use, in which all counts but what dockerd keeps for --network=host.
     """
     points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
-    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-", "/tmp/crun.")  # crun's, for a moment
+    counted = tuple(f"{path}/" for path in own)
+    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-", "/tmp/pytest-of-")
+    beside += ("/tmp/crun.",)  # crun's, for a moment
     return sorted(
-        point for point, kind in kinds.items() if not kind.startswith("fuse") and not point.startswith(beside)
+        point
+        for point, kind in kinds.items()
+        if point.startswith(counted) or not (kind.startswith("fuse") or point.startswith(beside))
+        if not point.endswith("/docker/netns/default")
     )
 
 

@@ -6,6 +6,7 @@ Each is a tar that Python writes, kept on disk under the hash of what went into 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -185,6 +186,7 @@ TARGETS: dict[str, Callable[[], Tree]] = {
 }
 
 
+@functools.cache
 def archive(name: str) -> Path:
     """The image's tar, made when its inputs are others than the last time."""
     content = TARGETS[name]().tar()
@@ -202,5 +204,15 @@ def archive(name: str) -> Path:
 
 def load(engine: Engine, name: str = BUSYBOX) -> str:
     """Have the image in the engine; its name comes back."""
-    engine.docker("import", "--change", 'CMD ["/bin/sh"]', archive(name), name)
+    if name not in engine.images:
+        engine.docker("import", "--change", 'CMD ["/bin/sh"]', archive(name), name)
+        engine.images.add(name)
+    return name
+
+
+def derive(engine: Engine, name: str, script: str = "true", *changes: str, base: str = BUSYBOX) -> str:
+    """Make the image NAME: what SCRIPT does in a container of BASE, with docker commit's CHANGES."""
+    engine.docker("run", "--name=derive", "--network=host", base, "sh", "-c", script)
+    engine.docker("commit", *(f"--change={change}" for change in changes), "derive", name)
+    engine.docker("rm", "derive")
     return name

@@ -126,7 +126,7 @@ CHMOD = {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
 @pytest.fixture(scope="module")
 def dockers_profile(engine: Engine) -> dict[str, Any]:
     """What dockerd makes of its default one."""
-    found = bundle_config(engine, engine.docker("run", "-d", "--network=none", images.BUSYBOX, "sleep", "600").stdout)
+    found = bundle_config(engine, engine.docker("run", "-d", "--network=host", images.BUSYBOX, "sleep", "600").stdout)
     seccomp: dict[str, Any] = json.loads(found)["linux"]["seccomp"]
     engine.remove_containers()
     return seccomp

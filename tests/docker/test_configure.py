@@ -147,11 +147,11 @@ def known(engine: Engine) -> tuple[str, set[str]]:
 
 def test_docker_forgets_the_default(default: Made) -> None:
     engine = default.runai.engine
-    engine.docker("run", "--rm", "--network=none", images.BUSYBOX, "true")
+    engine.docker("run", "--rm", "--network=host", images.BUSYBOX, "true")
     done = default.ctl("unconfigure")
     assert done.returncode == 0, done.stderr
     assert not default.program.exists() and "runtime" not in json.loads(default.daemon.read_text())
-    engine.docker("run", "--rm", "--network=none", images.BUSYBOX, "true")
+    engine.docker("run", "--rm", "--network=host", images.BUSYBOX, "true")
     assert known(engine)[0] == "runc" and NAME not in known(engine)[1]
     default.write_config()
     assert default.ctl("configure", "--reload").returncode == 0

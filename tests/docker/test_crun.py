@@ -118,8 +118,7 @@ def test_refused_by_the_create_container_hook_and_taken_back(crun: Runai, tmp_pa
     mount points in that container's root.
     """
     docker = crun.engine.docker
-    docker("run", "--name=make", "--network=none", images.BUSYBOX, "mkfifo", "/usr/bin/nvidia-smi")
-    docker("commit", "make", "odd:fifo")
+    images.derive(crun.engine, "odd:fifo", "mkfifo /usr/bin/nvidia-smi")
     try:
         container = docker("create", *crun.arguments(memory="3g"), "odd:fifo", "true").stdout.strip()
         failed = docker("start", container, check=False)

@@ -16,6 +16,11 @@ SHOWN = "0MiB /   3072MiB"
 COUNTED = "--format={{.RestartCount}} {{.State.Status}}"
 
 
+@pytest.fixture(scope="module")
+def runai(runai_default: Runai) -> Runai:
+    return runai_default.with_network()
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(runai: Runai) -> Iterator[None]:
     yield

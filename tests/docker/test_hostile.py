@@ -19,7 +19,7 @@ import pytest
 
 from tests.docker import images
 from tests.docker.engine import EngineError
-from tests.docker.host import Runai, grants_in
+from tests.docker.host import Runai, grants_in, host_mounts
 from tests.loader_cache import cache_text
 from tests.programs.build import program
 
@@ -32,43 +32,17 @@ def OPEN(why: str) -> pytest.MarkDecorator:  # noqa: N802 - reads as a mark
     return pytest.mark.xfail(strict=True, reason=why)
 
 
-def host_mounts(runai: Runai) -> list[str]:
-    """Of the host and of this engine; those of engines beside come and go."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    own = tuple(f"{path}/" for path in (runai.engine.place.data, runai.engine.place.state, runai.state.parent))
-    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/", "/tmp/")
-    return sorted(point for point in points if point.startswith(own) or not point.startswith(beside))
-
-
 @pytest.fixture(autouse=True)
 def leaves_nothing(runai: Runai) -> Iterator[None]:
-    before = host_mounts(runai)
+    own = (runai.engine.place.data, runai.engine.place.state, runai.state.parent)
+    before = host_mounts(*own)
     yield
     runai.engine.remove_containers()
     left = grants_in(runai.state)
     for name in left:
         subprocess.run(["/bin/rm", "-rf", runai.state / name], check=True)
     assert left == []
-    assert host_mounts(runai) == before
-
-
-@pytest.fixture
-def image(runai: Runai) -> Iterator[Callable[..., str]]:
-    """Make an image: what SCRIPT does to busybox's, with docker commit's CHANGES."""
-    made: list[str] = []
-
-    def make(script: str = "true", *changes: str) -> str:
-        name = f"hostile:{len(made)}"
-        runai.engine.docker("run", "--name=make", "--network=none", images.BUSYBOX, "sh", "-c", script)
-        runai.engine.docker("commit", *(f"--change={change}" for change in changes), "make", name)
-        runai.engine.docker("rm", "make")
-        made.append(name)
-        return name
-
-    yield make
-    runai.engine.remove_containers()
-    for name in made:
-        runai.engine.docker("rmi", name)
+    assert host_mounts(*own) == before
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def cut(folder: Path, simhost: SimHost) -> Iterator[Runai]:
         path.chmod(0o755)
     with Engine({"runai": home / "shim-cut"}, live_restore=True) as engine:
         images.load(engine)
-        yield Runai.configured(engine, simhost, config, home)
+        yield Runai.configured(engine, simhost, config, home).with_network()
 
 
 def grants(runai: Runai) -> set[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -162,32 +162,18 @@ def test_a_volume_whose_symlinks_point_out(runai: Runai, tmp_path: Path) -> None
     assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("libcuda.so", "the host's")]
 
 
-def test_an_image_whose_symlinks_point_out(runai: Runai, tmp_path: Path) -> None:
+def test_an_image_whose_symlinks_point_out(runai: Runai, image: Callable[..., str], tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
-    engine = runai.engine
     script = f"rm -rf /.runai /usr/bin/nvidia-smi; ln -s {victim} /.runai; ln -s {victim}/smi /usr/bin/nvidia-smi"
-    engine.docker("run", "--name=evil", "--network=none", "runai-test:busybox", "sh", "-c", script)
-    engine.docker("commit", "evil", "evil:latest")
-    engine.docker("rm", "evil")
-    try:
-        assert "/.runai" in refusal(runai.run("nvidia-smi", image="evil:latest", check=False))
-    finally:
-        engine.docker("rmi", "evil:latest")
+    assert "/.runai" in refusal(runai.run("nvidia-smi", image=image(script), check=False))
     assert list(victim.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_something_else_at_a_target(runai: Runai, kind: str, tmp_path: Path) -> None:
+def test_something_else_at_a_target(runai: Runai, image: Callable[..., str], kind: str) -> None:
     make = {"fifo": "mkfifo /usr/bin/nvidia-smi", "folder": "mkdir /usr/bin/nvidia-smi"}[kind]
-    engine = runai.engine
-    engine.docker("run", "--name=odd", "--network=none", "runai-test:busybox", "sh", "-c", make)
-    engine.docker("commit", "odd", "odd:latest")
-    engine.docker("rm", "odd")
-    try:
-        assert "/usr/bin/nvidia-smi" in refusal(runai.run("true", image="odd:latest", check=False))
-    finally:
-        engine.docker("rmi", "odd:latest")
+    assert "/usr/bin/nvidia-smi" in refusal(runai.run("true", image=image(make), check=False))
 
 
 class Bundle:

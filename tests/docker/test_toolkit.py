@@ -174,7 +174,7 @@ def test_the_share_holds_with_gpus(host: Host) -> None:
 @pytest.mark.parametrize("runtime", ["runc", "runai"])
 def test_gpus_without_a_share(host: Host, runtime: str) -> None:
     """NVIDIA's hook alone, as under runc."""
-    command = ("run", "--rm", "--network=none", f"--runtime={runtime}", "--gpus=all", images.BUSYBOX, *QUERY)
+    command = ("run", "--rm", "--network=host", f"--runtime={runtime}", "--gpus=all", images.BUSYBOX, *QUERY)
     assert host.engine.docker(*command).stdout.splitlines() == BARE
 
 
@@ -267,13 +267,13 @@ def test_passed_on_byte_for_byte(host: Host, options: tuple[str, ...]) -> None:
     before, after = host.folder / "before.json", host.folder / "after.json"
     for record in (before, after):
         record.write_bytes(b"")
-    host.engine.docker("run", "--rm", "--network=none", *options, images.BUSYBOX, "true")
+    host.engine.docker("run", "--rm", "--network=host", *options, images.BUSYBOX, "true")
     assert before.read_bytes() == after.read_bytes() != b""
 
 
 def test_with_a_share_the_records_differ(host: Host) -> None:
     asking = "--env=RUNAI_GPU_MEMORY=3g"
-    done = host.engine.docker("run", "--rm", "--network=none", asking, images.BUSYBOX, "nvidia-smi")
+    done = host.engine.docker("run", "--rm", "--network=host", asking, images.BUSYBOX, "nvidia-smi")
     assert "3072MiB" in done.stdout
     assert (host.folder / "before.json").read_bytes() != (host.folder / "after.json").read_bytes()
 

@@ -129,10 +129,11 @@ class Container:
         """All are gone; the agent has found no fault of its own."""
         for program in self.programs:
             program.kill()
-            with contextlib.suppress(ValueError):
-                program.communicate()
-            if program.stdout:
-                program.stdout.close()
+            program.wait()
+            for pipe in (program.stdin, program.stdout):
+                if pipe:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
         if self.agent:
             alive = self.agent.poll() is None
             self.agent.kill()

@@ -146,8 +146,8 @@ def host_mounts(*own: Path) -> list[str]:
     points = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     kinds = {fields[4]: fields[fields.index("-") + 1] for fields in points}
     counted = tuple(f"{path}/" for path in own)
-    beside = ("/var/lib/runai-dev/", "/run/runai-dev/", "/var/tmp/runai-test-", "/tmp/pytest-of-")
-    beside += ("/tmp/crun.",)  # crun's, for a moment
+    engines, tests = ("/var/lib/runai-dev/", "/run/runai-dev/"), ("/var/tmp/runai-test-", "/tmp/pytest-of-")
+    beside = (*engines, *tests, "/tmp/crun.")  # crun's, for a moment
     return sorted(
         point
         for point, kind in kinds.items()

@@ -56,7 +56,7 @@ def cut(folder: Path, simhost: SimHost) -> Iterator[Runai]:
         path.chmod(0o755)
     with Engine({"runai": home / "shim-cut"}, live_restore=True) as engine:
         images.load(engine)
-        yield Runai.configured(engine, simhost, config, home).with_network()
+        yield Runai.configured(engine, simhost, config, home)
 
 
 def grants(runai: Runai) -> set[str]:
@@ -86,7 +86,8 @@ def strike(runai: Runai, actor: str, chance: random.Random) -> bool:
     after = runai.program.parent / f"{actor.rpartition(' ')[2]}.after"
     if actor in BY_THEMSELVES:
         after.write_text(f"{chance.uniform(0, BY_THEMSELVES[actor]):.4f}\n")
-    running = runai.engine.popen("run", "-d", *runai.arguments(*tools(), memory="64m"), images.BUSYBOX, "sleep", "600")
+    arguments = runai.with_network().arguments(*tools(), memory="64m")
+    running = runai.engine.popen("run", "-d", *arguments, images.BUSYBOX, "sleep", "600")
     with running:
         if actor in DAEMONS:
             with suppress(subprocess.TimeoutExpired):

@@ -94,10 +94,15 @@ def test_pages_of_the_caller_take_no_device_memory(small: SimHost) -> None:
 
 @pytest.mark.parametrize("what", ["swapclass", "swapsize"])
 def test_a_message_that_changes(small: SimHost, what: str) -> None:
-    with Held(small, "-w", what, "1", "64") as line:
-        granted, refused = map(int, re.findall(r"(\d+) (?:granted|refused)", line))
-        assert granted > 0 and refused > 0 and line.endswith("last status 0x51")
-        assert small.used() > CAPACITY - 64 * MIB
+    """On a busy machine the two threads may take a while to come to the moment."""
+    for seconds in (1, 5, 25):
+        with Held(small, "-w", what, str(seconds), "64") as line:
+            granted, refused = map(int, re.findall(r"(\d+) (?:granted|refused)", line))
+            if granted and refused:
+                assert line.endswith("last status 0x51")
+                assert small.used() > CAPACITY - 64 * MIB
+                return
+    raise AssertionError(line)
 
 
 def test_other_files_know_no_such_request(small: SimHost) -> None:

@@ -148,12 +148,13 @@ def host_mounts(*own: Path) -> list[str]:
     counted = tuple(f"{path}/" for path in own)
     engines, tests = ("/var/lib/runai-dev/", "/run/runai-dev/"), ("/var/tmp/runai-test-", "/tmp/pytest-of-")
     beside = (*engines, *tests, "/tmp/crun.")  # crun's, for a moment
-    return sorted(
-        point
-        for point, kind in kinds.items()
-        if point.startswith(counted) or not (kind.startswith("fuse") or point.startswith(beside))
-        if not point.endswith("/docker/netns/default")
-    )
+
+    def counts(point: str) -> bool:
+        if point.startswith(counted):
+            return not point.endswith("/docker/netns/default")
+        return not (kinds[point].startswith("fuse") or point.startswith(beside))
+
+    return sorted(filter(counts, kinds))
 
 
 def mounts_in(engine: Engine) -> list[str]:

@@ -36,31 +36,31 @@ def leaves_nothing(runai: Runai) -> Iterator[None]:
 
 @pytest.mark.parametrize("memory", ["0.3", "3296m"])
 def test_the_picture(runai: Runai, memory: str) -> None:
-    run = ["run", "-i", "--rm", "--gpus", "1", "--gpu-memory", memory, "--network=host", images.BUSYBOX]
+    run = ["run", "-i", "--rm", "--gpus", "1", "--gpu-memory", memory, "--network=none", images.BUSYBOX]
     done = start(runai, *run, "nvidia-smi")
     assert "0MiB /   3296MiB" in done.stdout, done.stderr
 
 
 def test_beyond_the_share(runai: Runai) -> None:
     volume = f"--volume={program('cudash')}:{CUDASH}:ro"
-    run = ["run", "--rm", "--gpu-memory=3g", "--network=host", volume, images.BUSYBOX, CUDASH, "primary"]
+    run = ["run", "--rm", "--gpu-memory=3g", "--network=none", volume, images.BUSYBOX, CUDASH, "primary"]
     assert start(runai, *run, "alloc 2g").stdout.count("CUDA_SUCCESS") == 2
     assert start(runai, *run, "alloc 4g").stdout.endswith("alloc 4g -> 2 CUDA_ERROR_OUT_OF_MEMORY\n")
 
 
 def test_input_and_exit_status(runai: Runai) -> None:
-    run = ["run", "-i", "--rm", "--gpu-memory=1", "--network=host", images.BUSYBOX]
+    run = ["run", "-i", "--rm", "--gpu-memory=1", "--network=none", images.BUSYBOX]
     done = start(runai, *run, "sh", "-c", "cat; exit 42", stdin="input\n")
     assert (done.returncode, done.stdout) == (42, "input\n")
 
 
 def test_without_a_share(runai: Runai) -> None:
-    done = start(runai, "run", "--rm", "--network=host", images.BUSYBOX, "ls", "/.runai")
+    done = start(runai, "run", "--rm", "--network=none", images.BUSYBOX, "ls", "/.runai")
     assert done.returncode == 1
 
 
 def test_a_gpu_that_is_not_there(runai: Runai) -> None:
-    done = start(runai, "run", "--rm", "--gpus=device=7", "--gpu-memory=1g", "--network=host", images.BUSYBOX, "true")
+    done = start(runai, "run", "--rm", "--gpus=device=7", "--gpu-memory=1g", "--network=none", images.BUSYBOX, "true")
     assert done.returncode == 125
     assert "runai: RUNAI_GPUS" in done.stderr
 

@@ -54,7 +54,7 @@ NO_DRIVERS_PROFILE = {
 def spec(engine: Engine) -> dict[str, Any]:
     """What dockerd writes for a container, its default seccomp profile in it."""
     docker = engine.docker
-    container = docker("run", "-d", "--network=host", images.BUSYBOX, "sleep", "600").stdout.strip()
+    container = docker("run", "-d", "--network=none", images.BUSYBOX, "sleep", "600").stdout.strip()
     tasks = engine.place.state / "containerd/io.containerd.runtime.v2.task/moby"
     found: dict[str, Any] = json.loads((tasks / container / "config.json").read_text())
     docker("rm", "--force", container)
